@@ -1,0 +1,282 @@
+"""The whole configuration: one TOML file, one struct a table, every key typed, bounded and described.
+
+A key that is not listed here is an error, so that a slip of the pen never goes unnoticed. ``cabinsense config
+reference`` prints what stands here.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from agent import paths
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message names the file, the key and the remedy."""
+
+
+class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file: immutable, and strict about its keys."""
+
+
+class Camera(_Table, frozen=True):
+    """One source of frames."""
+
+    name: Annotated[
+        str, Meta(description="What events call this camera.", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
+    ]
+    source: Annotated[
+        str,
+        Meta(
+            description="A device (`/dev/video0` or `0`), a video file, a folder of images, an `rtsp://` or `http://` "
+            "address, or a GStreamer pipeline that ends in `appsink`.",
+            min_length=1,
+        ),
+    ]
+    width: Annotated[
+        int, Meta(description="Width to ask of a device, pixels; 0 leaves it.", ge=0, le=16384)
+    ] = 0
+    height: Annotated[
+        int, Meta(description="Height to ask of a device, pixels; 0 leaves it.", ge=0, le=16384)
+    ] = 0
+    fps: Annotated[
+        float,
+        Meta(
+            description="Frames a second to ask of a device, or at which to play a folder; 0 leaves it. A file plays "
+            "at its own rate.",
+            ge=0,
+            le=1000,
+        ),
+    ] = 0.0
+    loop: Annotated[bool, Meta(description="Start a file or folder again at its end.")] = False
+    every_frame: Annotated[
+        bool,
+        Meta(description="Wait until a frame of a file or folder has been looked at instead of dropping it."),
+    ] = False
+    retry_s: Annotated[
+        float,
+        Meta(
+            description="Longest wait between two tries to open a camera that fails, seconds.", gt=0, le=300
+        ),
+    ] = 10.0
+    stall_s: Annotated[
+        float,
+        Meta(description="A camera that delivers nothing for so long is reopened, seconds.", gt=0, le=300),
+    ] = 5.0
+
+
+class Engine(_Table, frozen=True):
+    """How models run."""
+
+    threads: Annotated[
+        int,
+        Meta(description="Threads that share one run of a model; 0: one a core, four at most.", ge=0, le=64),
+    ] = 0
+    spinning: Annotated[
+        bool,
+        Meta(description="Keep idle threads busy between operators: faster alone, slower beside other work."),
+    ] = False
+
+
+class Detector(_Table, frozen=True):
+    """Finding faces."""
+
+    width: Annotated[
+        int, Meta(description="Width of the detector's input, pixels.", ge=64, le=4096, multiple_of=32)
+    ] = 320
+    height: Annotated[
+        int, Meta(description="Height of the detector's input, pixels.", ge=64, le=4096, multiple_of=32)
+    ] = 256
+    threshold: Annotated[Fraction, Meta(description="Least score of a face.")] = 0.5
+    overlap: Annotated[Fraction, Meta(description="Greatest overlap (IoU) of two faces.")] = 0.3
+    max_faces: Annotated[
+        int, Meta(description="Faces looked at in one frame, largest first.", ge=1, le=64)
+    ] = 8
+
+
+class Tracking(_Table, frozen=True):
+    """Following faces over frames."""
+
+    overlap: Annotated[
+        Fraction, Meta(description="Least overlap (IoU) of a face with its predicted place.")
+    ] = 0.3
+    lost_s: Annotated[
+        float, Meta(description="A track ends when its face is unseen for so long, seconds.", gt=0, le=60)
+    ] = 1.0
+    refresh_s: Annotated[
+        float,
+        Meta(
+            description="Age from which the embedding of a decided track is computed anew, seconds.",
+            ge=0,
+            le=60,
+        ),
+    ] = 0.2
+    emotion_s: Annotated[
+        float, Meta(description="Time constant of the smoothing of expressions, seconds.", ge=0, le=60)
+    ] = 0.6
+
+
+class Quality(_Table, frozen=True):
+    """What a face must be to be recognised or enrolled."""
+
+    min_eye_distance: Annotated[
+        float, Meta(description="Least distance between the eyes, frame pixels.", ge=0)
+    ] = 16.0
+    min_sharpness: Annotated[float, Meta(description="Least variance of the chip's Laplacian.", ge=0)] = 12.0
+    min_brightness: Annotated[float, Meta(description="Least mean luma of the chip.", ge=0, le=255)] = 35.0
+    max_brightness: Annotated[float, Meta(description="Greatest mean luma of the chip.", ge=0, le=255)] = (
+        225.0
+    )
+    min_contrast: Annotated[
+        float, Meta(description="Least standard deviation of the chip's luma.", ge=0, le=128)
+    ] = 12.0
+    max_yaw: Annotated[float, Meta(description="Greatest turn of the head, degrees.", ge=0, le=90)] = 40.0
+    max_pitch: Annotated[float, Meta(description="Greatest nod of the head, degrees.", ge=0, le=90)] = 35.0
+    max_roll: Annotated[float, Meta(description="Greatest tilt of the head, degrees.", ge=0, le=180)] = 45.0
+
+
+class Identity(_Table, frozen=True):
+    """Deciding who it is."""
+
+    threshold: Annotated[
+        float | None,
+        Meta(description="Least cosine of a known person; leave it out to use the pack's own threshold."),
+    ] = None
+    margin: Annotated[
+        float,
+        Meta(description="Least lead of the best person over the second best, as a cosine.", ge=0, le=1),
+    ] = 0.005
+    votes: Annotated[int, Meta(description="Looks at a track that a decision needs.", ge=1, le=50)] = 3
+    window: Annotated[int, Meta(description="Newest looks at a track that are counted.", ge=1, le=200)] = 9
+
+
+class Gallery(_Table, frozen=True):
+    """The people known."""
+
+    path: Annotated[str, Meta(description="The SQLite file; empty: `gallery.db` in the data folder.")] = ""
+    max_samples: Annotated[int, Meta(description="Samples kept of one person.", ge=1, le=1000)] = 50
+
+
+class Events(_Table, frozen=True):
+    """What is published, and where."""
+
+    endpoint: Annotated[
+        str, Meta(description="ZeroMQ address of events; empty: `events.sock` in the runtime folder.")
+    ] = ""
+    encoding: Annotated[Literal["json", "msgpack"], Meta(description="How events are written.")] = "json"
+    queue: Annotated[
+        int,
+        Meta(description="Messages kept for a slow subscriber before it misses some.", ge=1, le=1_000_000),
+    ] = 10_000
+    health_s: Annotated[
+        float, Meta(description="Time between two health events, seconds.", gt=0, le=3600)
+    ] = 1.0
+
+
+class Control(_Table, frozen=True):
+    """The socket that takes requests."""
+
+    endpoint: Annotated[
+        str, Meta(description="ZeroMQ address of requests; empty: `control.sock` in the runtime folder.")
+    ] = ""
+
+
+class Freshness(_Table, frozen=True):
+    """What is too old to be believed."""
+
+    max_age_s: Annotated[
+        float,
+        Meta(
+            description="A reading whose frame is older than this is published as not valid, seconds.", gt=0
+        ),
+    ] = 0.5
+
+
+class Config(_Table, frozen=True):
+    """The configuration file."""
+
+    pack: Annotated[
+        str, Meta(description="Folder of the model pack; empty: `packs/default` in the data folder.")
+    ] = ""
+    cameras: Annotated[
+        tuple[Camera, ...], Meta(description="The cameras, in `[[cameras]]` tables.", max_length=16)
+    ] = ()
+    engine: Engine = field(default_factory=Engine)
+    detector: Detector = field(default_factory=Detector)
+    tracking: Tracking = field(default_factory=Tracking)
+    quality: Quality = field(default_factory=Quality)
+    identity: Identity = field(default_factory=Identity)
+    gallery: Gallery = field(default_factory=Gallery)
+    events: Events = field(default_factory=Events)
+    control: Control = field(default_factory=Control)
+    freshness: Freshness = field(default_factory=Freshness)
+
+    def __post_init__(self) -> None:
+        """Refuse what types alone cannot."""
+        names = [camera.name for camera in self.cameras]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two cameras are called {twice[0]}; names must differ")
+        if self.quality.min_brightness >= self.quality.max_brightness:
+            raise ValueError("quality.min_brightness must be below quality.max_brightness")
+
+    @property
+    def pack_path(self) -> Path:
+        """Folder of the pack."""
+        return Path(self.pack).expanduser() if self.pack else paths.data_dir() / "packs" / "default"
+
+    @property
+    def gallery_path(self) -> Path:
+        """File of the gallery."""
+        return Path(self.gallery.path).expanduser() if self.gallery.path else paths.data_dir() / "gallery.db"
+
+    @property
+    def events_endpoint(self) -> str:
+        """Address of the event socket."""
+        return self.events.endpoint or f"ipc://{paths.runtime_dir() / 'events.sock'}"
+
+    @property
+    def control_endpoint(self) -> str:
+        """Address of the control socket."""
+        return self.control.endpoint or f"ipc://{paths.runtime_dir() / 'control.sock'}"
+
+
+def default_path() -> Path:
+    """The file read when none is named: ``CABINSENSE_CONFIG``, else ``/etc/cabinsense/config.toml``."""
+    return Path(os.environ.get("CABINSENSE_CONFIG") or "/etc/cabinsense/config.toml")
+
+
+def load(path: Path | None = None) -> Config:
+    """Read the configuration; without ``path`` the default file, or all defaults where that does not exist.
+
+    Raises:
+        ConfigError: the file is missing, is not TOML, or has a key that is unknown or out of bounds.
+    """
+    if path is None:
+        path = default_path()
+        if not path.exists():
+            return Config()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; name another file with --config") from error
+    return parse(data, str(path))
+
+
+def parse(data: bytes, name: str) -> Config:
+    """The configuration in ``data``; ``name`` is what errors call it.
+
+    Raises:
+        ConfigError: as ``load``.
+    """
+    try:
+        return msgspec.toml.decode(data, type=Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}: {error}; `cabinsense config reference` lists every key") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise ConfigError(f"{name}: not valid TOML: {error}") from error

@@ -1,0 +1,182 @@
+"""The published schema: one struct for each topic.
+
+Every message has two parts: the topic, and one of these structs as JSON or MessagePack. Fields are only ever added
+within one schema version; a change of meaning or a removal raises it. ``docs/events.md`` is made from this file.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+SCHEMA = 1
+
+Box = Annotated[
+    tuple[float, float, float, float], Meta(description="Left, top, right and bottom edge, frame pixels.")
+]
+Point = Annotated[tuple[float, float], Meta(description="x and y, frame pixels.")]
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """What every message carries."""
+
+    schema: Annotated[int, Meta(description="Version of this schema.")] = SCHEMA
+    seq: Annotated[
+        int, Meta(description="Counts the messages of this topic from 1; a gap means messages were missed.")
+    ] = 0
+    monotonic: Annotated[
+        float, Meta(description="Seconds on the agent's monotonic clock when the frame was captured.")
+    ]
+    utc: Annotated[str, Meta(description="The same moment in UTC, RFC 3339 with microseconds.")]
+    camera: Annotated[str, Meta(description="Name of the camera; empty where no camera is meant.")] = ""
+    frame: Annotated[int, Meta(description="Index of the camera's frame; -1 where no frame is meant.")] = -1
+    valid: Annotated[
+        bool, Meta(description="What the message says may be believed. False when the frame was too old.")
+    ] = True
+
+
+class Pose(Struct, frozen=True):
+    """Head pose in degrees; 0 is frontal."""
+
+    yaw: Annotated[float, Meta(description="Turn to the right of the image, degrees.")]
+    pitch: Annotated[float, Meta(description="Nod upwards, degrees.")]
+    roll: Annotated[float, Meta(description="Tilt clockwise, degrees.")]
+
+
+class QualityReport(Struct, frozen=True):
+    """How fit a face is for recognition."""
+
+    size: Annotated[float, Meta(description="Distance between the eyes, frame pixels.")]
+    sharpness: Annotated[float, Meta(description="Variance of the chip's Laplacian.")]
+    brightness: Annotated[float, Meta(description="Mean luma of the chip, 0 to 255.")]
+    contrast: Annotated[float, Meta(description="Standard deviation of the chip's luma.")]
+    reasons: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="What is wrong, as codes: `too_small`, `blurred`, `too_dark`, `too_bright`, "
+            "`low_contrast`, `turned_away`. Empty for a good face."
+        ),
+    ] = ()
+
+
+class FaceReport(Struct, frozen=True, kw_only=True):
+    """One face of a `face` event."""
+
+    track: Annotated[int, Meta(description="Number of the track; one face keeps it while it is followed.")]
+    box: Box
+    score: Annotated[float, Meta(description="The detector's confidence, 0 to 1.")]
+    landmarks: Annotated[
+        tuple[Point, ...],
+        Meta(
+            description="Left eye, right eye, nose tip, left and right corner of the mouth, as seen in the image."
+        ),
+    ]
+    coasting: Annotated[
+        bool, Meta(description="The face was not found in this frame; its place is predicted.")
+    ]
+    state: Annotated[
+        Literal["seen", "confirmed", "unknown"], Meta(description="What is decided about the identity.")
+    ]
+    person: Annotated[str | None, Meta(description="Name of the person when `state` is `confirmed`.")] = None
+    emotion: Annotated[str | None, Meta(description="The expression, when known.")] = None
+    quality: Annotated[
+        QualityReport | None, Meta(description="How good the face is, when it was looked at.")
+    ] = None
+    pose: Annotated[Pose | None, Meta(description="Head pose, when it was looked at.")] = None
+
+
+class FaceEvent(Event, frozen=True, kw_only=True, tag="face", tag_field="topic"):
+    """Sent for every frame: all faces in it, largest first, possibly none."""
+
+    faces: Annotated[tuple[FaceReport, ...], Meta(description="The faces.")]
+    stage_ms: Annotated[dict[str, float], Meta(description="Milliseconds spent in each step.")]
+    total_ms: Annotated[float, Meta(description="Milliseconds that the frame took.")]
+    rung: Annotated[int, Meta(description="Step of the budget's ladder in force; 0 is everything.")]
+
+
+class IdentityEvent(Event, frozen=True, kw_only=True, tag="identity", tag_field="topic"):
+    """Sent when what is known about a track's identity changes."""
+
+    track: Annotated[int, Meta(description="Number of the track.")]
+    change: Annotated[
+        Literal["seen", "confirmed", "unknown", "lost"],
+        Meta(
+            description="`seen`: a new face. `confirmed`: it is `person`. `unknown`: it is nobody known. "
+            "`lost`: the track has ended."
+        ),
+    ]
+    person: Annotated[str | None, Meta(description="Name of the person; also of the one who was lost.")] = (
+        None
+    )
+    score: Annotated[float | None, Meta(description="Cosine to the best template.")] = None
+    threshold: Annotated[
+        float | None, Meta(description="Cosine from which a person counts as recognised.")
+    ] = None
+    second: Annotated[float | None, Meta(description="Cosine to the best template of another person.")] = None
+    reason: Annotated[
+        str | None,
+        Meta(description="Why `unknown`: `empty_gallery`, `below_threshold`, `ambiguous` or `poor_quality`."),
+    ] = None
+
+
+class EmotionEvent(Event, frozen=True, kw_only=True, tag="emotion", tag_field="topic"):
+    """Sent when the expression of a track changes."""
+
+    track: Annotated[int, Meta(description="Number of the track.")]
+    label: Annotated[str, Meta(description="The expression.")]
+    probabilities: Annotated[dict[str, float], Meta(description="Smoothed probability of every expression.")]
+
+
+class EnrollmentEvent(Event, frozen=True, kw_only=True, tag="enrollment", tag_field="topic"):
+    """Sent while a person is recorded."""
+
+    person: Annotated[str, Meta(description="Name of the person.")]
+    state: Annotated[
+        Literal["started", "sample", "done", "refused"], Meta(description="How far the recording is.")
+    ]
+    samples: Annotated[int, Meta(description="Samples taken so far.")] = 0
+    reason: Annotated[str | None, Meta(description="Why it was refused, as a code.")] = None
+
+
+class CameraHealth(Struct, frozen=True, kw_only=True):
+    """One camera of a `health` event."""
+
+    name: Annotated[str, Meta(description="Name of the camera.")]
+    state: Annotated[
+        Literal["opening", "open", "failed", "ended"], Meta(description="Whether it delivers frames.")
+    ]
+    frames: Annotated[int, Meta(description="Frames captured since the start.")]
+    dropped: Annotated[int, Meta(description="Frames replaced by a newer one before they were looked at.")]
+    reopened: Annotated[int, Meta(description="Times the camera was opened again.")]
+    error: Annotated[str | None, Meta(description="The last failure; None while it works.")] = None
+
+
+class HealthEvent(Event, frozen=True, kw_only=True, tag="health", tag_field="topic"):
+    """Sent at an interval: whether the agent is well."""
+
+    uptime: Annotated[float, Meta(description="Seconds since the start.")]
+    pack: Annotated[str, Meta(description="Digest of the running pack.")]
+    people: Annotated[int, Meta(description="People in the gallery.")]
+    cameras: Annotated[tuple[CameraHealth, ...], Meta(description="Every camera.")]
+    fps: Annotated[float, Meta(description="Frames looked at a second, since the last health event.")]
+    frame_ms: Annotated[
+        dict[str, float],
+        Meta(description="p50, p95 and p99 of the time a frame took, last minute, milliseconds."),
+    ]
+    stages: Annotated[dict[str, float], Meta(description="Seconds since the last heartbeat of each stage.")]
+    rss_mb: Annotated[float, Meta(description="Memory in use, MiB.")]
+    cpu_percent: Annotated[
+        float, Meta(description="Processor use since the last health event, 100 is one core.")
+    ]
+    dropped: Annotated[int, Meta(description="Messages that fell out before they could be published.")]
+    problems: Annotated[tuple[str, ...], Meta(description="What is wrong, in words, with the remedy.")] = ()
+
+
+TOPICS: dict[str, type[Event]] = {
+    "face": FaceEvent,
+    "identity": IdentityEvent,
+    "emotion": EmotionEvent,
+    "enrollment": EnrollmentEvent,
+    "health": HealthEvent,
+}
+
+AnyEvent = FaceEvent | IdentityEvent | EmotionEvent | EnrollmentEvent | HealthEvent

@@ -1,0 +1,88 @@
+"""The first gate: is this face good enough to say who it is?"""
+
+import cv2
+import numpy as np
+
+from agent.config import Quality as Limits
+from agent.perception.types import Float32, Image, Pose, Quality
+
+# The five landmarks of a frontal face in millimetres; x to the right of the image, y down, z away from the camera.
+# x and y are dlib's mean face (the frontal template of its chips) scaled to 63 mm between the pupils, the adult mean of
+# ANSUR II (Gordon et al. 2014). z: the tip of the nose stands about 30 mm before the pupils, the corners of the mouth
+# 5 mm.
+_MODEL = np.array([[-31.5, 0, 0], [31.5, 0, 0], [0, 35.7, -30], [-28.1, 67.2, -5], [28.1, 67.2, -5]])
+_FIT = np.linalg.pinv(_MODEL - _MODEL.mean(axis=0))
+
+
+def head_pose(landmarks: Float32) -> Pose:
+    """Head pose from five landmarks, by a scaled orthographic fit of a mean face.
+
+    The first step ("POS") of DeMenthon and Davis, "Model-based object pose in 25 lines of code" (IJCV 1995): the
+    rows of the rotation are the least-squares map from the model to the image.
+
+    Args:
+        landmarks: float32 [5, 2], pixels.
+    """
+    points = landmarks.astype(np.float64)
+    right, down = (_FIT @ (points - points.mean(axis=0))).T
+    right_length, down_length = np.linalg.norm(right), np.linalg.norm(down)
+    if right_length < 1e-6 or down_length < 1e-6:
+        return Pose(90.0, 0.0, 0.0)  # all landmarks on one line: seen from the side, or not a face
+    right, down = right / right_length, down / down_length
+    forward_z = right[0] * down[1] - right[1] * down[0]
+    yaw = np.arctan2(-right[2], forward_z)
+    pitch = np.arctan2(down[2], np.hypot(right[2], forward_z))
+    roll = np.arctan2(down[0], right[0]) if abs(right[0]) > 1e-6 else 0.0
+    # ``down[0]`` is the drop of the image's y along the model's x axis: the slope of the line of the eyes.
+    return Pose(float(np.degrees(yaw)), float(np.degrees(pitch)), float(np.degrees(roll)))
+
+
+class QualityGate:
+    """Measures chips and names what is wrong with them; its scratch memory is allocated once."""
+
+    def __init__(self, limits: Limits, side: int) -> None:
+        """A gate for chips of ``side`` pixels."""
+        self._limits = limits
+        self._luma = np.empty((side, side), np.uint8)
+        self._edges = np.empty((side, side), np.int16)
+
+    def measure(self, chip: Image, landmarks: Float32) -> Quality:
+        """The quality of an aligned face.
+
+        Args:
+            chip: uint8 BGR [side, side, 3].
+            landmarks: float32 [5, 2] in frame pixels, from which the chip was cut.
+        """
+        cv2.cvtColor(chip, cv2.COLOR_BGR2GRAY, dst=self._luma)
+        cv2.Laplacian(self._luma, cv2.CV_16S, dst=self._edges, ksize=1)
+        brightness, contrast = (float(v[0, 0]) for v in cv2.meanStdDev(self._luma))
+        sharpness = float(cv2.meanStdDev(self._edges)[1][0, 0]) ** 2
+        size = float(np.hypot(*(landmarks[1] - landmarks[0])))
+        pose = head_pose(landmarks)
+        return Quality(
+            size,
+            sharpness,
+            brightness,
+            contrast,
+            pose,
+            self._reasons(size, sharpness, brightness, contrast, pose),
+        )
+
+    def _reasons(
+        self, size: float, sharpness: float, brightness: float, contrast: float, pose: Pose
+    ) -> tuple[str, ...]:
+        limits = self._limits
+        turned = (
+            abs(pose.yaw) > limits.max_yaw
+            or abs(pose.pitch) > limits.max_pitch
+            or abs(pose.roll) > limits.max_roll
+        )
+        checks = (
+            ("too_small", size < limits.min_eye_distance),
+            ("too_dark", brightness < limits.min_brightness),
+            ("too_bright", brightness > limits.max_brightness),
+            ("low_contrast", contrast < limits.min_contrast),
+            ("blurred", sharpness < limits.min_sharpness),
+            ("turned_away", turned),
+        )
+        return tuple(code for code, wrong in checks if wrong)

@@ -1,0 +1,119 @@
+"""Follow faces from frame to frame: each track predicts its place, detections are given to the nearest prediction."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from agent.config import Tracking
+from agent.perception.detector import iou
+from agent.perception.types import Detection, Float32
+
+_VELOCITY_GAIN = 0.4  # share of a newly seen motion that enters the velocity; smooths the detector's jitter
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One followed face.
+
+    Attributes:
+        number: unique for the tracker.
+        detection: where it was seen last, or is predicted to be.
+        velocity: motion of the box's centre in pixels a second.
+        seen: time of the last detection, seconds.
+        updated: time that ``detection`` is about, seconds.
+    """
+
+    number: int
+    detection: Detection
+    velocity: tuple[float, float]
+    seen: float
+    updated: float
+
+    @property
+    def coasting(self) -> bool:
+        """The face was not detected at the last update."""
+        return self.updated > self.seen
+
+
+class Tracker:
+    """Tracks of one camera."""
+
+    def __init__(self, settings: Tracking) -> None:
+        self._settings = settings
+        self._next = 1
+        self._tracks: dict[int, Track] = {}
+
+    def update(self, detections: list[Detection], now: float) -> tuple[list[Track], list[int]]:
+        """Take in the detections of a frame.
+
+        Args:
+            detections: the faces found.
+            now: capture time of the frame, seconds; must not run backwards.
+
+        Returns:
+            All tracks, largest first, and the numbers of those that ended.
+        """
+        predicted = [_predict(track, now) for track in self._tracks.values()]
+        pairs = _assign(predicted, detections, self._settings.overlap)
+        lost = []
+        for index, track in enumerate(predicted):
+            if index in pairs:
+                before = self._tracks[track.number]
+                self._tracks[track.number] = _correct(before, detections[pairs[index]], now)
+            elif now - track.seen > self._settings.lost_s:
+                del self._tracks[track.number]
+                lost.append(track.number)
+            else:
+                self._tracks[track.number] = track
+        for index in set(range(len(detections))) - set(pairs.values()):
+            self._tracks[self._next] = Track(self._next, detections[index], (0.0, 0.0), now, now)
+            self._next += 1
+        return sorted(self._tracks.values(), key=lambda t: -t.detection.area), lost
+
+
+def _predict(track: Track, now: float) -> Track:
+    """The track moved on to ``now`` at its velocity."""
+    elapsed = max(0.0, now - track.updated)
+    dx, dy = track.velocity[0] * elapsed, track.velocity[1] * elapsed
+    x1, y1, x2, y2 = track.detection.box
+    moved = replace(
+        track.detection,
+        box=(x1 + dx, y1 + dy, x2 + dx, y2 + dy),
+        landmarks=track.detection.landmarks + np.array([dx, dy], np.float32),
+    )
+    return replace(track, detection=moved, updated=now)
+
+
+def _correct(before: Track, detection: Detection, now: float) -> Track:
+    """The track after its face was seen at ``detection``."""
+    elapsed = now - before.updated
+    velocity = before.velocity
+    if elapsed > 0:
+        old, new = _centre(before.detection), _centre(detection)
+        fresh = ((new[0] - old[0]) / elapsed, (new[1] - old[1]) / elapsed)
+        velocity = (
+            velocity[0] + _VELOCITY_GAIN * (fresh[0] - velocity[0]),
+            velocity[1] + _VELOCITY_GAIN * (fresh[1] - velocity[1]),
+        )
+    return Track(before.number, detection, velocity, now, now)
+
+
+def _assign(tracks: list[Track], detections: list[Detection], overlap: float) -> dict[int, int]:
+    """Pairs track index → detection index, best overlap first, none below ``overlap``."""
+    if not tracks or not detections:
+        return {}
+    boxes: Float32 = np.array([d.box for d in detections], np.float32)
+    table = np.stack([iou(np.array(track.detection.box, np.float32), boxes) for track in tracks])
+    pairs: dict[int, int] = {}
+    for flat in np.argsort(-table, axis=None):
+        row, column = divmod(int(flat), len(detections))
+        if table[row, column] < overlap:
+            break
+        if row not in pairs and column not in pairs.values():
+            pairs[row] = column
+    return pairs
+
+
+def _centre(detection: Detection) -> tuple[float, float]:
+    x1, y1, x2, y2 = detection.box
+    return (x1 + x2) / 2, (y1 + y2) / 2

@@ -1,0 +1,1 @@
+"""The threads of the daemon, one file each."""

@@ -1,0 +1,156 @@
+"""A pack: models that belong together, in a folder with a manifest (``pack.toml``) and a digest of each file."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+MANIFEST = "pack.toml"
+SCHEMA = 1
+
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
+
+
+class PackError(RuntimeError):
+    """A pack is missing, damaged or not understood; the message names the file and the remedy."""
+
+
+class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One ONNX file of a pack, and where it comes from."""
+
+    file: FileName
+    sha256: Sha256
+    licence: str
+    source: str
+
+
+class DetectorModel(Model, frozen=True, kw_only=True):
+    """A detector: uint8 BGR image in, output maps read by the decoder named here.
+
+    Attributes:
+        decoder: a name in ``agent.perception.detector.DECODERS``.
+        stride: the input's sides must be multiples of this.
+    """
+
+    decoder: str
+    stride: Annotated[int, Meta(ge=1, le=256)] = 32
+
+
+class FaceModel(Model, frozen=True, kw_only=True):
+    """A face network: input ``chip`` uint8 BGR [N, side, side, 3], outputs ``embedding`` and ``emotion`` (logits).
+
+    Attributes:
+        side: side of the chip in pixels.
+        template: where left eye, right eye, nose tip and the corners of the mouth lie in the chip, pixels.
+        dim: length of the embedding.
+        labels: the expressions, in the order of the ``emotion`` output.
+        threshold: cosine from which two faces are one person, chosen as ``threshold_basis`` says.
+        threshold_basis: data and false acceptance rate behind the threshold.
+    """
+
+    side: Annotated[int, Meta(ge=16, le=1024)]
+    template: Annotated[tuple[tuple[float, float], ...], Meta(min_length=5, max_length=5)]
+    dim: Annotated[int, Meta(ge=1, le=4096)]
+    labels: Annotated[tuple[str, ...], Meta(min_length=2)]
+    threshold: Annotated[float, Meta(ge=-1, le=1)]
+    threshold_basis: str
+
+
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The content of ``pack.toml``."""
+
+    schema: int
+    name: str
+    detector: DetectorModel
+    face: FaceModel
+
+    @property
+    def digest(self) -> str:
+        """Names the embedding space: SHA-256 over all that decides what embedding a face gets, as 64 hex digits.
+
+        Two packs of one digest may share a gallery; a new threshold or a better licence text changes nothing here.
+        """
+        decisive = {
+            "detector": self.detector.sha256,
+            "decoder": self.detector.decoder,
+            "face": self.face.sha256,
+            "template": self.face.template,
+        }
+        return hashlib.sha256(msgspec.json.encode(decisive, order="sorted")).hexdigest()
+
+
+class Pack(Struct, frozen=True):
+    """A verified pack: its folder and manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def detector(self) -> Path:
+        """The detector's file."""
+        return self.path / self.manifest.detector.file
+
+    @property
+    def face(self) -> Path:
+        """The face network's file."""
+        return self.path / self.manifest.face.file
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the pack in folder ``path``.
+
+    Raises:
+        PackError: there is none, or it is not understood.
+    """
+    file = path / MANIFEST
+    try:
+        manifest = msgspec.toml.decode(file.read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        raise PackError(
+            f"{path}: no pack here ({MANIFEST} is missing); `cabinsense models fetch` makes the default one"
+        ) from None
+    except OSError as error:
+        raise PackError(f"{file}: {error.strerror}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+        raise PackError(f"{file}: {error}") from error
+    if manifest.schema != SCHEMA:
+        raise PackError(f"{file}: schema {manifest.schema}; this version reads schema {SCHEMA}")
+    return manifest
+
+
+def verify(path: Path) -> Pack:
+    """The pack in folder ``path``, after every file's digest has been checked.
+
+    Raises:
+        PackError: the manifest is missing or wrong, or a file is missing or has another digest.
+    """
+    manifest = read_manifest(path)
+    for model in (manifest.detector, manifest.face):
+        found = file_digest(path / model.file)
+        if found != model.sha256:
+            raise PackError(
+                f"{path / model.file}: SHA-256 is {found}, the manifest says {model.sha256}; the file is not the one "
+                "that was released. `cabinsense models fetch --force` makes the default pack anew"
+            )
+    return Pack(path, manifest)
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file as 64 hex digits.
+
+    Raises:
+        PackError: the file cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            digest = hashlib.sha256()
+            while block := stream.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
+    except OSError as error:
+        raise PackError(
+            f"{file}: {error.strerror}; `cabinsense models fetch --force` makes the default pack anew"
+        ) from error

@@ -1,0 +1,1 @@
+"""Where public weights come from, and how each becomes ONNX."""
