@@ -12,11 +12,12 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from agent import paths
+from engines.errors import UserError
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """The configuration cannot be used; the message names the file, the key and the remedy."""
 
 

@@ -41,6 +41,13 @@ class FrameTimes:
             self.engine_ms += reading.engine_ms
 
     @property
+    def fps(self) -> float:
+        """Readings a second, by the clock on the wall, over those that are kept."""
+        kept = self._copy()
+        seconds = kept[-1][0] - kept[0][0] if kept else 0.0
+        return (len(kept) - 1) / seconds if seconds else 0.0
+
+    @property
     def overhead(self) -> float:
         """Time of all frames over the time that their engines took; 1 is perfect, 0 before the first frame."""
         with self._lock:

@@ -7,12 +7,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.errors import UserError
+
 Array = NDArray[Any]
 NormParameters = Mapping[str, NDArray[np.float32]]
 """Initializer name (``norm.LAYER.scale`` or ``norm.LAYER.shift``) to float32 [channels]."""
 
 
-class EngineError(RuntimeError):
+class EngineError(UserError):
     """An engine cannot be loaded or run; the message names the file and the remedy."""
 
 

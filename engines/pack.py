@@ -7,14 +7,16 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from engines.errors import UserError
+
 MANIFEST = "pack.toml"
 SCHEMA = 1
 
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=128)]
 
 
-class PackError(RuntimeError):
+class PackError(UserError):
     """A pack is missing, damaged or not understood; the message names the file and the remedy."""
 
 
@@ -60,10 +62,15 @@ class FaceModel(Model, frozen=True, kw_only=True):
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The content of ``pack.toml``."""
+    """The content of ``pack.toml``.
+
+    Attributes:
+        recipe: digest of what made the pack, where it was made by a recipe; another recipe would make another pack.
+    """
 
     schema: int
     name: str
+    recipe: str = ""
     detector: DetectorModel
     face: FaceModel
 
@@ -119,6 +126,11 @@ def read_manifest(path: Path) -> Manifest:
     if manifest.schema != SCHEMA:
         raise PackError(f"{file}: schema {manifest.schema}; this version reads schema {SCHEMA}")
     return manifest
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The content of ``pack.toml`` for a manifest."""
+    return msgspec.toml.encode(manifest)
 
 
 def verify(path: Path) -> Pack:

@@ -14,7 +14,7 @@ _LEAD = 0.05  # by how much another expression must lead before the label change
 class IdentityVote:
     """The newest looks at one track, and the decision that they carry.
 
-    A person is confirmed when at least ``votes`` of the newest ``window`` good looks, and more than half of them, name
+    A person is confirmed when at least ``votes`` of the newest ``window`` good looks, and two thirds of them, name
     that person; the track is unknown when as many name nobody. Between the two the last decision stands.
     """
 
@@ -41,7 +41,7 @@ class IdentityVote:
         self._looks.append(look)
         self._poor = 0
         person, count = Counter(each.person for each in self._looks).most_common(1)[0]
-        if count >= self._settings.votes and 2 * count > len(self._looks):
+        if count >= self._settings.votes and 3 * count >= 2 * len(self._looks):
             self.state = "unknown" if person is None else "confirmed"
             newest = next(each for each in reversed(self._looks) if each.person == person)
             self.match = newest

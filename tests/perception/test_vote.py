@@ -1,0 +1,101 @@
+"""A single look decides nothing; several that agree do; and a decision can be overturned."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from agent.config import Identity
+from agent.perception.types import Match
+from agent.perception.vote import EmotionSmoother, IdentityVote, softmax
+
+
+def look(person: str | None, score: float = 0.95) -> Match:
+    return Match(person, score, 0.9, 0.5, None if person else "below_threshold")
+
+
+def vote(*people: str | None, settings: Identity | None = None) -> IdentityVote:
+    result = IdentityVote(settings or Identity())
+    for person in people:
+        result.add(look(person))
+    return result
+
+
+def test_one_good_look_is_not_enough():
+    assert vote("Ada").state == "seen"
+
+
+def test_three_looks_that_agree_confirm():
+    decided = vote("Ada", "Ada", "Ada")
+    assert decided.state == "confirmed"
+    assert decided.match.person == "Ada"
+
+
+def test_three_looks_that_name_nobody_make_unknown_with_the_reason():
+    decided = vote(None, None, None)
+    assert decided.state == "unknown"
+    assert decided.match.reason == "below_threshold"
+
+
+def test_one_odd_look_does_not_overturn_a_decision():
+    decided = vote("Ada", "Ada", "Ada", "Bob", None, "Ada")
+    assert decided.match.person == "Ada"
+
+
+def test_when_another_person_takes_the_seat_the_decision_follows():
+    decided = vote(*["Ada"] * 9, *["Bob"] * 6)
+    assert decided.state == "confirmed"
+    assert decided.match.person == "Bob"
+
+
+def test_people_who_alternate_are_nobody_certain():
+    assert vote(*["Ada", "Bob"] * 4).state == "seen"
+
+
+def test_a_face_that_is_never_good_ends_as_unknown_without_a_match():
+    undecided = IdentityVote(Identity())
+    for _ in range(Identity().window):
+        undecided.add_poor()
+    assert undecided.state == "unknown"
+    assert undecided.match is None
+
+
+def test_poor_looks_do_not_take_away_a_decision():
+    decided = vote("Ada", "Ada", "Ada")
+    for _ in range(50):
+        decided.add_poor()
+    assert decided.state == "confirmed"
+
+
+def test_the_score_told_is_the_newest_of_that_person():
+    decided = vote("Ada", "Ada", "Ada")
+    decided.add(look("Ada", 0.99))
+    assert decided.match.score == 0.99
+    decided.add(look(None, 0.1))
+    assert decided.match.score == 0.99
+
+
+LABELS = ("happy", "neutral")
+
+
+def test_an_expression_follows_at_its_time_constant():
+    smoother = EmotionSmoother(LABELS, 1.0)
+    smoother.add(np.array([10, -10], np.float32), 0.0)
+    after_one = smoother.add(np.array([-10, 10], np.float32), 1.0)
+    assert after_one.probabilities[0] == pytest.approx(np.exp(-1), abs=1e-3)
+    assert after_one.label == "neutral"
+
+
+def test_a_tie_does_not_flicker():
+    smoother = EmotionSmoother(LABELS, 0.0)
+    assert smoother.add(np.array([1.0, 0.0], np.float32), 0.0).label == "happy"
+    assert smoother.add(np.array([0.0, 0.05], np.float32), 0.1).label == "happy"
+    assert smoother.add(np.array([0.0, 1.0], np.float32), 0.2).label == "neutral"
+
+
+@given(hnp.arrays(np.float32, 7, elements=st.floats(-80, 80, width=32)))
+def test_softmax_is_a_distribution_in_the_order_of_its_logits(logits):
+    probabilities = softmax(logits)
+    assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+    assert probabilities[logits.argmax()] == probabilities.max()
