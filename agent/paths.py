@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def data_dir() -> Path:
-    """The folder of packs, samples and the gallery.
+    """The folder of packs and the gallery.
 
     The first of: ``CABINSENSE_DATA``; ``STATE_DIRECTORY``, which systemd sets for a service; ``XDG_DATA_HOME``; the
     user's ``~/.local/share``.
@@ -19,6 +19,11 @@ def data_dir() -> Path:
 def cache_dir() -> Path:
     """The folder of verified downloads, which any number of checkouts may share."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cabinsense"
+
+
+def samples_dir() -> Path:
+    """The folder of the sample clip and photographs, for trying things out."""
+    return cache_dir() / "samples"
 
 
 def runtime_dir() -> Path:

@@ -13,6 +13,7 @@ MANIFEST = "pack.toml"
 SCHEMA = 1
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Coordinate = Annotated[float, Meta(ge=0, le=1024)]
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=128)]
 
 
@@ -54,7 +55,7 @@ class FaceModel(Model, frozen=True, kw_only=True):
     """
 
     side: Annotated[int, Meta(ge=16, le=1024)]
-    template: Annotated[tuple[tuple[float, float], ...], Meta(min_length=5, max_length=5)]
+    template: Annotated[tuple[tuple[Coordinate, Coordinate], ...], Meta(min_length=5, max_length=5)]
     dim: Annotated[int, Meta(ge=1, le=4096)]
     labels: Annotated[tuple[str, ...], Meta(min_length=2)]
     threshold: Annotated[float, Meta(ge=-1, le=1)]

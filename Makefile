@@ -1,0 +1,47 @@
+# What a person or CI does with a checkout. `make help` lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run test bench clean
+
+help: ## list what make can do
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+venv: $(VENV)/.installed ## make .venv with cabinsense in it
+
+run: venv ## fetch models and the sample clip, then watch the clip in the terminal
+	@$(BIN)/cabinsense models fetch --samples
+	@$(BIN)/cabinsense run --sample
+
+test: $(VENV)/.dev ## linters, type checker and all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+bench: venv ## measure the chain on the sample clip
+	@$(BIN)/cabinsense models fetch --samples
+	@$(BIN)/cabinsense bench
+
+clean: ## remove .venv and what was built; fetched models stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find agent engines calibration trainer tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is written when its step is done: nothing is installed again until pyproject.toml changes.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo 'error: cabinsense needs Python 3.10 or newer; name one: make PYTHON=python3.12 …' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.made
+	$(BIN)/python -m pip install --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.made
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,trainer,evaluate]'
+	@touch $@

