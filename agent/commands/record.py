@@ -1,0 +1,157 @@
+"""``cabinsense record``: enrol a person, from image files or before the running daemon's camera."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent.commands.config import FileOption
+from engines.errors import UserError
+
+if TYPE_CHECKING:
+    from agent.config import Config
+    from agent.gallery.types import Sample
+    from agent.perception.chain import FaceReader
+
+_SECONDS = 5.0
+_ANSWER_S = 10.0  # beyond the recording itself: the disk may be slow or in use
+
+
+class RecordError(UserError):
+    """Images cannot be enrolled; the message says which and why, or how many."""
+
+
+def record(
+    name: Annotated[str, typer.Argument(help="The person's name.")],
+    image: Annotated[
+        list[Path] | None,
+        typer.Option("--image", "-i", help="Enrol from this file instead of a camera; may be repeated."),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help=f"How long to look through the camera; {_SECONDS:g} by default.", min=0.5, max=60),
+    ] = None,
+    camera: Annotated[
+        str | None, typer.Option(help="Which of the daemon's cameras to look through; else its first.")
+    ] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="The person is enrolled already: add samples to those there are.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Enrol from the good images even if others cannot be used.")
+    ] = False,
+    config: FileOption = None,
+) -> None:
+    """Enrol a person: one face alone, well lit, looking towards the camera.
+
+    From image files this needs no daemon. Without --image the running daemon records the person before its camera.
+    """
+    from agent.config import load
+
+    settings = load(config)
+    if image:
+        if seconds is not None or camera is not None:
+            raise typer.BadParameter("--image needs no camera: leave out --seconds and --camera")
+        _from_images(settings, name, image, add=add, skip_bad=skip_bad)
+    elif skip_bad:
+        raise typer.BadParameter("--skip-bad is about images: name some with --image")
+    else:
+        _from_camera(settings, name, seconds or _SECONDS, camera or "", add=add)
+
+
+def _from_camera(config: "Config", name: str, seconds: float, camera: str, *, add: bool) -> None:
+    """Ask the daemon, and show the time until it replies."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from agent.control import Cancel, Done, Record, Recorded, request
+
+    wanted = Record(name=name, seconds=seconds, camera=camera, add=add)
+    columns = TextColumn("look towards the camera"), BarColumn(), TimeRemainingColumn()
+    try:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            bar = progress.add_task("", total=seconds)
+            reply = request(
+                config.control_endpoint,
+                wanted,
+                Recorded,
+                seconds + _ANSWER_S,
+                lambda passed: progress.update(bar, completed=passed),
+            )
+    except KeyboardInterrupt:
+        request(config.control_endpoint, Cancel(), Done, _ANSWER_S)
+        raise
+    typer.echo(f"{reply.name} is enrolled: {reply.taken} samples taken, {reply.samples} in the gallery")
+
+
+def _from_images(config: "Config", name: str, files: Sequence[Path], *, add: bool, skip_bad: bool) -> None:
+    """Look at every image, then enrol all or nobody."""
+    import cv2
+
+    from agent import networks
+    from agent.gallery.store import Gallery
+    from agent.perception.chain import FaceReader
+    from engines.pack import verify
+
+    cv2.setNumThreads(1)  # its part is small, and a second pool of threads would fight the engines' own
+    pack = verify(config.pack_path)
+    with Gallery.open(config.gallery_path) as gallery:
+        name = gallery.check_new(name, add=add)
+        reader = FaceReader(networks.load(pack, config), config, time.perf_counter)
+        samples = [sample for file in files if (sample := _told(reader, file)) is not None]
+        bad = len(files) - len(samples)
+        if not samples or (bad and not skip_bad):
+            hint = "; --skip-bad enrols from the others" if samples else ""
+            raise RecordError(
+                f"{bad} of {len(files)} images cannot be used, so {name} was not enrolled{hint}"
+            )
+        total = gallery.enrol(name, samples, pack.manifest.digest, config.gallery.max_samples, add=add)
+    typer.echo(f"{name} is enrolled: {len(samples)} samples taken, {total} in the gallery")
+    _announce(config)
+
+
+def _told(reader: "FaceReader", file: Path) -> "Sample | None":
+    """The sample that an image gives, if any, after saying what came of the image."""
+    try:
+        sample = _sample(reader, file)
+    except UserError as error:
+        typer.echo(error, err=True)
+        return None
+    typer.echo(f"{os.fsencode(file).decode('utf-8', 'replace')}: taken")
+    return sample
+
+
+def _sample(reader: "FaceReader", file: Path) -> "Sample":
+    """The sample that an image gives.
+
+    Raises:
+        ImageError: the image cannot be read.
+        RecordError: it does not show one good face.
+    """
+    from agent.enrolment import ADVICE, has_rival
+    from agent.gallery.types import Sample
+    from agent.images import read_image
+
+    image = read_image(file)
+    faces = reader.find(image)
+    if not faces:
+        raise RecordError(f"{file}: no face was found")
+    if has_rival([face.area for face in faces]):
+        raise RecordError(
+            f"{file}: {len(faces)} faces, and the largest is not by far the largest; cut out the one that is meant"
+        )
+    look = reader.look(image, faces[0])
+    if not look.quality.good:
+        raise RecordError(f"{file}: {'; '.join(ADVICE[reason] for reason in look.quality.reasons)}")
+    return Sample(look.embedding, look.quality)
+
+
+def _announce(config: "Config") -> None:
+    """Let a running daemon recognise the person from now on."""
+    from agent.control import Done, ReloadGallery, daemon_listens, request
+
+    if daemon_listens(config.control_endpoint):
+        request(config.control_endpoint, ReloadGallery(), Done, _ANSWER_S)

@@ -1,0 +1,237 @@
+"""The control protocol: requests to the running daemon and its replies, and a client.
+
+A request and its reply are one JSON object each, sent from a ZeroMQ REQ (or DEALER) socket to the daemon's ROUTER.
+``op`` in a request says what is wanted; ``reply`` in the answer says what came of it.
+"""
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+import zmq
+from msgspec import Meta, Struct
+
+from agent.events import HealthEvent
+from agent.gallery.types import Person
+from engines.errors import UserError
+
+MAX_REQUEST = 64 * 1024
+"""Bytes that a request may have; the daemon hangs up on a longer one."""
+_PROBE_S = 0.3  # for a TCP endpoint; a local socket answers or refuses at once
+_STEP_S = 0.1  # how often a waiting client reports the time
+
+
+class ControlError(UserError):
+    """The daemon cannot be asked, or has refused.
+
+    Attributes:
+        code: what a program may look at: ``no_daemon``, ``no_answer``, ``endpoint``, or the code of a ``Refused``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="op"):
+    """What every request is."""
+
+
+class Record(_Request, frozen=True, tag="record"):
+    """Record a person. The reply, ``Recorded``, comes when that is over.
+
+    Attributes:
+        name: of the person.
+        seconds: how long to look.
+        camera: which camera to look through; empty: the first.
+        add: the person is enrolled already and gets more samples.
+    """
+
+    name: str
+    seconds: Annotated[float, Meta(ge=0.5, le=60)] = 5.0
+    camera: str = ""
+    add: bool = False
+
+
+class Cancel(_Request, frozen=True, tag="cancel"):
+    """End the recording; nothing of it is kept. The reply is ``Done``, also when there was no recording."""
+
+
+class ListPeople(_Request, frozen=True, tag="gallery.list"):
+    """Everybody in the gallery. The reply is ``People``."""
+
+
+class DeletePerson(_Request, frozen=True, tag="gallery.delete"):
+    """Forget a person. The reply is ``Done``."""
+
+    name: str
+
+
+class ReloadGallery(_Request, frozen=True, tag="gallery.reload"):
+    """Read the gallery again: another process has changed it. The reply is ``Done``."""
+
+
+class GetStatus(_Request, frozen=True, tag="status"):
+    """How the daemon is. The reply is ``Status``."""
+
+
+Request = Record | Cancel | ListPeople | DeletePerson | ReloadGallery | GetStatus
+
+
+class _Reply(Struct, frozen=True, kw_only=True, tag_field="reply"):
+    """What every reply is."""
+
+
+class Done(_Reply, frozen=True, tag="done"):
+    """It is done, and there is no more to say."""
+
+
+class Refused(_Reply, frozen=True, tag="refused"):
+    """It is not done.
+
+    Attributes:
+        code: ``bad_request``, ``busy`` (a recording is going on), ``no_camera``, ``gallery``, ``cancelled``,
+            ``stopping`` or a code of ``agent.enrolment.Refusal``.
+        message: the same for people, with the remedy.
+    """
+
+    code: str
+    message: str
+
+
+class Recorded(_Reply, frozen=True, tag="recorded"):
+    """A person is enrolled.
+
+    Attributes:
+        name: as it is stored.
+        taken: samples that this recording gave.
+        samples: samples of the person altogether.
+    """
+
+    name: str
+    taken: int
+    samples: int
+
+
+class People(_Reply, frozen=True, tag="people"):
+    """Everybody in the gallery, by name."""
+
+    people: tuple[Person, ...]
+
+
+class Status(_Reply, frozen=True, tag="status"):
+    """How the daemon is.
+
+    Attributes:
+        pack: digest of the running pack.
+        state: whether a recording is going on.
+        health: the newest health event; None before the first.
+    """
+
+    pack: str
+    state: Literal["idle", "recording"]
+    health: HealthEvent | None
+
+
+Reply = Done | Refused | Recorded | People | Status
+R = TypeVar("R", Done, Recorded, People, Status)
+
+_requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_replies: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
+encode = msgspec.json.encode
+
+
+def decode_request(data: bytes) -> Request:
+    """The request in ``data``.
+
+    Raises:
+        ControlError: it is none; the code is ``bad_request``.
+    """
+    try:
+        return _requests.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ControlError("bad_request", f"not a request: {error}") from error
+
+
+def daemon_listens(endpoint: str) -> bool:
+    """Whether some process listens at ``endpoint``.
+
+    This asks the operating system and not the daemon, so that a busy daemon is never taken for an absent one.
+
+    Raises:
+        ControlError: the endpoint cannot be a daemon's, or belongs to another user.
+    """
+    transport, _, place = endpoint.partition("://")
+    try:
+        if transport == "ipc":
+            name = "\0" + place[1:] if place.startswith("@") else place
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(name)
+            return True
+        if transport == "tcp":
+            host, _, port = place.rpartition(":")
+            with socket.create_connection((host.strip("[]").replace("*", "127.0.0.1"), int(port)), _PROBE_S):
+                return True
+    except PermissionError as error:
+        raise ControlError(
+            "endpoint", f"{endpoint}: the daemon belongs to another user; run this as that user"
+        ) from error
+    except (FileNotFoundError, ConnectionError, TimeoutError):
+        return False
+    except (OSError, ValueError) as error:
+        raise ControlError("endpoint", f"{endpoint}: {error}; correct control.endpoint") from error
+    raise ControlError("endpoint", f"{endpoint}: control.endpoint must begin with ipc:// or tcp://")
+
+
+def request(
+    endpoint: str,
+    request: Request,
+    expect: type[R],
+    timeout_s: float,
+    waiting: Callable[[float], None] = lambda _: None,
+) -> R:
+    """Ask the daemon at ``endpoint`` and wait for its reply.
+
+    Args:
+        endpoint: ZeroMQ address of the daemon's control socket.
+        request: what to ask.
+        expect: the type of the reply to ``request``.
+        timeout_s: how long to wait.
+        waiting: called about ten times a second with the seconds that have passed.
+
+    Raises:
+        ControlError: no daemon runs there, it does not answer in time, or it refuses.
+    """
+    if not daemon_listens(endpoint):
+        raise ControlError(
+            "no_daemon", f"no daemon answers at {endpoint}; is it running? `cabinsense run` starts it"
+        )
+    started = time.monotonic()
+    with zmq.Context() as context, context.socket(zmq.REQ) as client:
+        client.linger = 0
+        client.connect(endpoint.replace("tcp://*:", "tcp://127.0.0.1:"))
+        client.send(encode(request))
+        while not client.poll(round(_STEP_S * 1000)):
+            passed = time.monotonic() - started
+            if passed > timeout_s:
+                raise ControlError(
+                    "no_answer",
+                    f"the daemon at {endpoint} did not answer within {timeout_s:g} s; look at its log",
+                )
+            waiting(passed)
+        data = client.recv()
+    try:
+        reply = _replies.decode(data)
+    except msgspec.MsgspecError as error:
+        raise ControlError(
+            "no_answer", f"{endpoint}: what answers there is not this daemon: {error}"
+        ) from error
+    if isinstance(reply, Refused):
+        raise ControlError(reply.code, reply.message)
+    if not isinstance(reply, expect):
+        raise ControlError(
+            "no_answer", f"{endpoint}: the reply {type(reply).__name__} does not fit the request"
+        )
+    return reply

@@ -1,0 +1,1 @@
+"""The people known: stored in SQLite, matched in memory."""

@@ -1,0 +1,27 @@
+"""What the threads of the daemon share besides their mailboxes."""
+
+import threading
+
+from agent.events import HealthEvent
+from agent.gallery.types import Snapshot
+from agent.mailbox import Mailbox
+from agent.perception.types import Reading
+
+_UNREAD = 16  # readings that may wait for the control stage, which takes them every few milliseconds
+
+
+class Live:
+    """The state of the running agent. Values are immutable and replaced by assignment, so no reader needs a lock.
+
+    Attributes:
+        snapshot: the gallery to match against. Written by the control stage.
+        health: the newest health event; None before the first. Written by the health stage.
+        recording: set while the control stage wants ``readings``, in which every face has been looked at.
+        readings: filled by the perception stage while ``recording`` is set.
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.health: HealthEvent | None = None
+        self.recording = threading.Event()
+        self.readings = Mailbox[Reading](_UNREAD)

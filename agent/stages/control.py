@@ -1,0 +1,254 @@
+"""The control thread: answers requests, records people, and is the one that writes the gallery."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+import zmq
+
+from agent import control
+from agent.config import Config
+from agent.control import ControlError, Done, People, Recorded, Refused, Reply, Request, Status
+from agent.enrolment import Enrolment
+from agent.events import EnrollmentEvent, Event
+from agent.gallery.store import Gallery
+from agent.gallery.types import GalleryError
+from agent.live import Live
+from agent.mailbox import Mailbox
+from agent.perception.types import Stamp
+from agent.stage import Stage
+
+_IDLE_MS = 100
+_RECORDING_MS = 20  # readings wait at most this long; a frame takes longer
+_UNREAD = 64  # requests that may wait for the stage
+_LINGER_MS = 200  # at the end, for replies that are on their way
+
+
+class ControlStage(Stage):
+    """Serves the control socket until told to stop.
+
+    It fails with ControlError when the socket is taken, and with GalleryError when the gallery cannot be opened.
+    """
+
+    def __init__(self, config: Config, pack_digest: str, live: Live, outbox: Mailbox[Event]) -> None:
+        """Enrol samples as of the pack with ``pack_digest``; leave ``enrollment`` events in ``outbox``."""
+        super().__init__("control")
+        self._config = config
+        self._pack_digest = pack_digest
+        self._live = live
+        self._outbox = outbox
+
+    def work(self) -> None:
+        """Answer and record until told to stop."""
+        with (
+            _bound(self._config.control_endpoint) as door,
+            Gallery.open(self._config.gallery_path) as gallery,
+        ):
+            desk = _Desk(self._config, self._pack_digest, self._live, self._outbox, gallery, door)
+            try:
+                while not self.stopping.is_set():
+                    self.beat()
+                    desk.turn()
+            finally:
+                desk.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    """A recording that is going on, and whom to tell of its end."""
+
+    envelope: list[bytes]
+    name: str
+    add: bool
+    camera: str
+    enrolment: Enrolment
+
+
+class _Desk:
+    """What the thread works with once its socket and its gallery are open."""
+
+    def __init__(
+        self,
+        config: Config,
+        pack_digest: str,
+        live: Live,
+        outbox: Mailbox[Event],
+        gallery: Gallery,
+        door: "zmq.Socket[bytes]",
+    ) -> None:
+        self._cameras = [camera.name for camera in config.cameras]
+        self._max_samples = config.gallery.max_samples
+        self._pack_digest = pack_digest
+        self._live = live
+        self._outbox = outbox
+        self._gallery = gallery
+        self._door = door
+        self._recording: _Recording | None = None
+        self._show_gallery()
+
+    def turn(self) -> None:
+        """Serve one request if there is one, and go on with the recording if there is one."""
+        if self._door.poll(_RECORDING_MS if self._recording else _IDLE_MS):
+            *envelope, body = self._door.recv_multipart()
+            reply = self._reply(envelope, body)
+            if reply is not None:
+                self._send(envelope, reply)
+        if self._recording:
+            self._go_on(self._recording)
+
+    def close(self) -> None:
+        """End a recording that is going on; nothing of it is kept."""
+        if self._recording:
+            self._refuse(self._recording, "stopping", "the daemon is stopping; record again when it runs")
+
+    def _reply(self, envelope: list[bytes], body: bytes) -> Reply | None:
+        """The reply to a message, whatever it holds; ``envelope`` is what stands before it."""
+        try:
+            # A ROUTER puts the sender first. A REQ socket adds an empty frame and wants it back; a DEALER need not.
+            if len(envelope) > 2 or any(envelope[1:]):
+                return Refused(code="bad_request", message="not a request: it must be one frame of JSON")
+            return self._answer(control.decode_request(body), envelope)
+        except ControlError as error:
+            return Refused(code=error.code, message=str(error))
+        except GalleryError as error:
+            return Refused(code="gallery", message=str(error))
+
+    def _answer(self, request: Request, envelope: list[bytes]) -> Reply | None:
+        """The reply to a request, or None when it comes later."""
+        match request:
+            case control.Record():
+                self._begin(request, envelope)
+                return None
+            case control.Cancel():
+                if self._recording:
+                    self._refuse(self._recording, "cancelled", "the recording was cancelled")
+            case control.DeletePerson():
+                try:
+                    self._gallery.delete(request.name)
+                finally:
+                    self._show_gallery()
+            case control.ReloadGallery():
+                self._show_gallery()
+            case control.ListPeople():
+                return People(people=tuple(self._gallery.people()))
+            case control.GetStatus():
+                state: Literal["recording", "idle"] = "recording" if self._recording else "idle"
+                return Status(pack=self._pack_digest, state=state, health=self._live.health)
+        return Done()
+
+    def _begin(self, request: control.Record, envelope: list[bytes]) -> None:
+        if self._recording:
+            raise ControlError(
+                "busy", f"{self._recording.name} is being recorded; try again when that is over"
+            )
+        camera = request.camera or (self._cameras[0] if self._cameras else "")
+        if camera not in self._cameras:
+            known = ", ".join(self._cameras) or "none"
+            raise ControlError("no_camera", f"no camera is called {camera!r}; the cameras are: {known}")
+        name = self._gallery.check_new(request.name, add=request.add)
+        while self._live.readings.take(0) is not None:
+            pass  # left over from the last recording
+        enrolment = Enrolment(camera, time.monotonic(), request.seconds, self._max_samples)
+        self._recording = _Recording(envelope, name, request.add, camera, enrolment)
+        self._live.recording.set()
+        self._tell(self._recording, "started")
+
+    def _go_on(self, recording: _Recording) -> None:
+        while (reading := self._live.readings.take(0)) is not None:
+            if recording.enrolment.add(reading):
+                self._tell(recording, "sample", reading.frame)
+        if not recording.enrolment.over(time.monotonic()):
+            return
+        refusal = recording.enrolment.refusal()
+        if refusal:
+            self._refuse(recording, refusal.code, refusal.advice, refusal.detail)
+            return
+        taken = recording.enrolment.samples
+        try:
+            samples = self._gallery.enrol(
+                recording.name, taken, self._pack_digest, self._max_samples, add=recording.add
+            )
+            self._show_gallery()
+        except GalleryError as error:
+            self._refuse(recording, "gallery", str(error), str(error))
+            return
+        self._end(recording, Recorded(name=recording.name, taken=len(taken), samples=samples))
+        self._tell(recording, "done")
+
+    def _refuse(self, recording: _Recording, code: str, message: str, detail: str = "") -> None:
+        self._end(recording, Refused(code=code, message=message))
+        self._tell(recording, "refused", reason=code, detail=detail or None)
+
+    def _end(self, recording: _Recording, reply: Reply) -> None:
+        self._live.recording.clear()
+        self._recording = None
+        self._send(recording.envelope, reply)
+
+    def _show_gallery(self) -> None:
+        """Let perception match against the gallery as it is now."""
+        self._live.snapshot = self._gallery.snapshot(self._pack_digest)
+
+    def _send(self, envelope: list[bytes], reply: Reply) -> None:
+        """Reply; a client that has gone or reads nothing loses it (that is how a ROUTER sends)."""
+        self._door.send_multipart([*envelope, control.encode(reply)])
+
+    def _tell(
+        self,
+        recording: _Recording,
+        state: Literal["started", "sample", "done", "refused"],
+        frame: Stamp | None = None,
+        *,
+        reason: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        stamp = frame or Stamp(recording.camera, -1, time.monotonic(), time.time())
+        utc = datetime.fromtimestamp(stamp.utc, timezone.utc)
+        self._outbox.put(
+            EnrollmentEvent(
+                monotonic=stamp.captured,
+                utc=utc.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+                camera=stamp.camera,
+                frame=stamp.index,
+                person=recording.name,
+                state=state,
+                samples=len(recording.enrolment.samples),
+                reason=reason,
+                detail=detail,
+            )
+        )
+
+
+@contextmanager
+def _bound(endpoint: str) -> Iterator["zmq.Socket[bytes]"]:
+    """The control socket, which its owner alone may use.
+
+    Raises:
+        ControlError: another process listens there, or the endpoint cannot be used.
+    """
+    # ZeroMQ removes a socket file that is in its way, be it a dead daemon's or a living one's: so ask first.
+    if control.daemon_listens(endpoint):
+        raise ControlError(
+            "endpoint",
+            f"{endpoint}: another daemon listens there; stop it, or give this one another control.endpoint",
+        )
+    place = endpoint.removeprefix("ipc://")
+    file = Path(place) if place != endpoint and not place.startswith("@") else None
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as door:
+        door.linger = _LINGER_MS
+        door.maxmsgsize = control.MAX_REQUEST
+        door.rcvhwm = _UNREAD
+        try:
+            if file:
+                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            door.bind(endpoint)
+            if file:
+                file.chmod(0o600)
+        except (OSError, zmq.ZMQError) as error:
+            raise ControlError(
+                "endpoint", f"{endpoint}: {error.strerror}; correct control.endpoint"
+            ) from error
+        yield door
