@@ -134,7 +134,20 @@ class EnrollmentEvent(Event, frozen=True, kw_only=True, tag="enrollment", tag_fi
         Literal["started", "sample", "done", "refused"], Meta(description="How far the recording is.")
     ]
     samples: Annotated[int, Meta(description="Samples taken so far.")] = 0
-    reason: Annotated[str | None, Meta(description="Why it was refused, as a code.")] = None
+    reason: Annotated[
+        str | None,
+        Meta(
+            description="Why it was refused: `no_frames`, `no_face`, `several_faces`, `poor_quality`, `cancelled`, "
+            "`stopping` or `gallery`."
+        ),
+    ] = None
+    detail: Annotated[
+        str | None,
+        Meta(
+            description="With `poor_quality` what was wrong most often, a code of a face's `quality`; with `gallery` "
+            "what went wrong, in words."
+        ),
+    ] = None
 
 
 class CameraHealth(Struct, frozen=True, kw_only=True):

@@ -20,34 +20,34 @@ class Mailbox(Generic[T]):
         """A box of ``capacity`` values; boxes that share ``arrival`` can be waited on together by ``take_any``."""
         self._items: deque[tuple[float, T]] = deque()
         self._capacity = capacity
-        self._arrival = arrival or threading.Condition()
+        self.arrival = arrival or threading.Condition()
         self.dropped = 0
 
     def put(self, item: T) -> None:
         """Leave a value; never waits for the receiver."""
-        with self._arrival:
+        with self.arrival:
             if len(self._items) >= self._capacity:
                 self._items.popleft()
                 self.dropped += 1
             self._items.append((time.monotonic(), item))
-            self._arrival.notify_all()
+            self.arrival.notify_all()
 
     def put_when_free(self, item: T, timeout: float) -> bool:
         """Leave a value once there is room; False if there was none within ``timeout`` seconds."""
-        with self._arrival:
-            if not self._arrival.wait_for(lambda: len(self._items) < self._capacity, timeout):
+        with self.arrival:
+            if not self.arrival.wait_for(lambda: len(self._items) < self._capacity, timeout):
                 return False
             self._items.append((time.monotonic(), item))
-            self._arrival.notify_all()
+            self.arrival.notify_all()
             return True
 
     def take(self, timeout: float) -> T | None:
         """The oldest unread value, or None when none came within ``timeout`` seconds."""
-        return take_any([self], self._arrival, timeout)
+        return take_any([self], self.arrival, timeout)
 
     def __len__(self) -> int:
         """How many values are unread."""
-        with self._arrival:
+        with self.arrival:
             return len(self._items)
 
 

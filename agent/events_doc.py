@@ -1,0 +1,206 @@
+"""Make ``docs/events.md`` from the schema: ``python -m agent.events_doc > docs/events.md``."""
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import Struct
+
+from agent.events import (
+    SCHEMA,
+    TOPICS,
+    CameraHealth,
+    EmotionEvent,
+    EnrollmentEvent,
+    Event,
+    FaceEvent,
+    FaceReport,
+    HealthEvent,
+    IdentityEvent,
+    Pose,
+    QualityReport,
+)
+from agent.publishing import Origin
+from agent.reference import meaning, type_words
+
+_INTRODUCTION = f"""\
+# Events
+
+What the agent publishes. This file is made from `agent/events.py` by `python -m agent.events_doc > docs/events.md`;
+schema {SCHEMA}.
+
+## On the wire
+
+A ZeroMQ PUB socket at `events.endpoint` of the configuration; without it `ipc://FOLDER/events.sock`, where FOLDER is
+the first that is set of `$RUNTIME_DIRECTORY` (the service's, `/run/cabinsense`) and `$XDG_RUNTIME_DIR/cabinsense`, else
+`run` in the data folder. Only the daemon's own user may use the socket. Every message has two parts:
+
+1. the topic: {", ".join(f"`{topic}`" for topic in TOPICS)};
+2. one JSON object in UTF-8, or a MessagePack map of the same shape where `events.encoding` says `msgpack`.
+
+`cabinsense events [--topic T]` prints them as JSON lines. From Python:
+
+```python
+import json, zmq
+socket = zmq.Context().socket(zmq.SUB)
+socket.connect("ipc:///run/cabinsense/events.sock")
+socket.subscribe("identity")  # the start of the topics wanted; "" for all
+while True:
+    topic, body = socket.recv_multipart()
+    print(json.loads(body))
+```
+
+## What you can rely on
+
+- **Order.** Messages come in the order in which they were published, over all topics. For a frame that is: `face`, then
+  what has changed face by face (`identity` before `emotion`), then the tracks that have ended. The frames of one camera
+  come in the order of capture.
+- **Gaps.** `seq` counts the messages of a topic from 1. A number left out means that this subscriber missed messages,
+  because it was too slow (the agent keeps `events.queue` messages for each subscriber) or not connected; a number that
+  is not greater than the last one means that the agent was started anew. Who subscribes late hears what comes from then
+  on; each `face` event says who is in the picture. `frame` has gaps of its own: frames that were not looked at.
+- **Nobody waits.** A subscriber that stalls or dies slows neither the agent nor other subscribers.
+- **Validity.** Believe a message only when `valid` is true. It is false when the frame was too old by the time it had
+  been looked at. A change that was told while not valid is told again once it is, so leaving out such messages loses no
+  change. Only `lost` is told once and holds in any case: the track has ended.
+- **Changes.** The `identity` events of a track begin with `seen` and end with `lost`; in between come `confirmed`,
+  `unknown` and back, as the evidence changes. A track's number is never used again for its camera until the agent is
+  started anew. When the agent stops, tracks end without `lost`.
+- **Schema.** Within one `schema` fields are only added. Leave out fields that you do not know.
+"""
+
+_ORIGIN: Origin = {
+    "monotonic": 8231.406117,
+    "utc": "2025-03-14T07:21:09.482113Z",
+    "camera": "cabin",
+    "frame": 1204,
+    "valid": True,
+}
+
+EXAMPLES: dict[str, Event] = {
+    "face": FaceEvent(
+        **_ORIGIN,
+        seq=1205,
+        faces=(
+            FaceReport(
+                track=3,
+                box=(212.41, 88.02, 371.9, 290.55),
+                score=0.9312,
+                landmarks=((254.1, 168.3), (329.7, 165.9), (293.0, 212.4), (262.8, 247.1), (324.5, 245.2)),
+                coasting=False,
+                state="confirmed",
+                person="Ada",
+                emotion="neutral",
+                quality=QualityReport(size=75.64, sharpness=210.4, brightness=118.2, contrast=44.7),
+                pose=Pose(yaw=-3.1, pitch=4.0, roll=-1.8),
+            ),
+        ),
+        stage_ms={"resize": 0.21, "detect": 5.6, "decode": 0.3, "track": 0.05, "decide": 0.02},
+        total_ms=6.18,
+        rung=0,
+    ),
+    "identity": IdentityEvent(
+        **_ORIGIN,
+        seq=2,
+        track=3,
+        change="confirmed",
+        person="Ada",
+        score=0.958112,
+        threshold=0.93,
+        second=0.842907,
+    ),
+    "emotion": EmotionEvent(
+        **_ORIGIN,
+        seq=1,
+        track=3,
+        label="happy",
+        probabilities={
+            "angry": 0.01,
+            "disgust": 0.0,
+            "fear": 0.01,
+            "happy": 0.87,
+            "sad": 0.01,
+            "surprise": 0.02,
+            "neutral": 0.08,
+        },
+    ),
+    "enrollment": EnrollmentEvent(**_ORIGIN, seq=4, person="Ada", state="sample", samples=3),
+    "health": HealthEvent(
+        monotonic=_ORIGIN["monotonic"],
+        utc=_ORIGIN["utc"],
+        seq=40,
+        uptime=40.003,
+        pack="4f0c4be5b3a1d9d27c7f6a0c2b8f1e35a90d7be6c3f2184e5a6d0b9c8e7f1a23",
+        people=2,
+        cameras=(CameraHealth(name="cabin", state="open", frames=1205, dropped=4, reopened=0),),
+        fps=29.97,
+        frame_ms={"p50": 6.2, "p95": 9.8, "p99": 11.3},
+        stages={"camera cabin": 0.04, "perception": 0.01, "publisher": 0.01, "control": 0.06},
+        rss_mb=231.5,
+        cpu_percent=34.0,
+        dropped=0,
+    ),
+}
+"""One event of each topic."""
+
+
+def document() -> str:
+    """The whole of ``docs/events.md``."""
+    return "\n".join(_lines())
+
+
+def _lines() -> Iterator[str]:
+    yield _INTRODUCTION
+    yield "## Fields of every message"
+    yield ""
+    yield "`none` among the types is JSON's `null`."
+    yield ""
+    common = {field.name for field in msgspec.structs.fields(Event)}
+    yield from _table(Event, "| `topic` | text | The topic, as in the first part. |")
+    described: set[type[Struct]] = set()
+    for topic, event in TOPICS.items():
+        yield f"\n## `{topic}`\n"
+        yield f"{inspect.getdoc(event)}\n"
+        yield from _table(event, leave_out=common)
+        for part in _parts(event):
+            if part not in described:
+                described.add(part)
+                yield f"\n### `{part.__name__}`\n"
+                yield f"{inspect.getdoc(part)}\n"
+                yield from _table(part)
+        yield "\n```json"
+        yield _pretty(EXAMPLES[topic])
+        yield "```"
+    yield ""
+
+
+def _pretty(event: Event) -> str:
+    """Indented JSON with each list of numbers on a line."""
+    text = msgspec.json.format(msgspec.json.encode(event), indent=2).decode()
+    return re.sub(r"\[\s+((?:-?[\d.]+,?\s+)+)\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+
+
+def _table(
+    struct: type[Struct], *first: str, leave_out: frozenset[str] | set[str] = frozenset()
+) -> Iterator[str]:
+    yield "| field | type | meaning |"
+    yield "| --- | --- | --- |"
+    yield from first
+    for field in msgspec.structs.fields(struct):
+        if field.name not in leave_out:
+            yield f"| `{field.encode_name}` | {type_words(field.type)} | {meaning(struct, field.name)} |"
+
+
+def _parts(struct: type[Struct]) -> Iterator[type[Struct]]:
+    """The structs that ``struct`` holds, however deep, in the order of their first use."""
+    for field in msgspec.structs.fields(struct):
+        for part in (FaceReport, QualityReport, Pose, CameraHealth):
+            if f"`{part.__name__}`" in type_words(field.type):
+                yield part
+                yield from _parts(part)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

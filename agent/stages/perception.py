@@ -1,0 +1,59 @@
+"""The perception thread: takes the frame that has waited longest, makes a reading of it, hands it on."""
+
+import threading
+from collections.abc import Sequence
+from functools import partial
+
+from agent.config import Config
+from agent.gallery.matcher import match
+from agent.live import Live
+from agent.mailbox import Mailbox, take_any
+from agent.perception.chain import Chain
+from agent.perception.types import Frame, Reading
+from agent.stage import Stage
+from agent.statistics import FrameTimes
+
+
+class PerceptionStage(Stage):
+    """One thread for all cameras."""
+
+    def __init__(
+        self,
+        config: Config,
+        chain: Chain,
+        threshold: float,
+        live: Live,
+        boxes: Sequence[Mailbox[Frame]],
+        arrival: threading.Condition,
+        outlets: Sequence[Mailbox[Reading]],
+    ) -> None:
+        """Read from ``boxes``, which share ``arrival``; leave each reading in every one of ``outlets``."""
+        super().__init__("perception")
+        self.times = FrameTimes()
+        self._chain = chain
+        self._threshold = threshold
+        self._margin = config.identity.margin
+        self._live = live
+        self._boxes = boxes
+        self._arrival = arrival
+        self._outlets = outlets
+
+    def work(self) -> None:
+        """Read frames until told to stop."""
+        snapshot = self._live.snapshot
+        while not self.stopping.is_set():
+            self.beat()
+            frame = take_any(self._boxes, self._arrival, timeout=0.1)
+            if frame is None:
+                continue
+            if snapshot is not self._live.snapshot:
+                snapshot = self._live.snapshot
+                self._chain.forget_identities()
+            ask = partial(match, snapshot=snapshot, threshold=self._threshold, margin=self._margin)
+            recording = self._live.recording.is_set()
+            reading = self._chain.process(frame, ask, look_always=recording)
+            self.times.add(reading)
+            for outlet in self._outlets:
+                outlet.put(reading)
+            if recording:
+                self._live.readings.put(reading)
