@@ -48,8 +48,8 @@ class Camera(_Table, frozen=True):
     fps: Annotated[
         float,
         Meta(
-            description="Frames a second to ask of a device, or at which to play a folder; 0 leaves it. A file plays "
-            "at its own rate.",
+            description="Frames a second to ask of a device, or at which to play a file or folder; 0 leaves it: a file "
+            "then plays at its own rate.",
             ge=0,
             le=1000,
         ),

@@ -20,6 +20,7 @@ from agent.stages.control import ControlStage
 from agent.stages.health import HealthStage
 from agent.stages.perception import PerceptionStage
 from agent.stages.publisher import PublisherStage
+from engines.errors import UserError
 from engines.pack import Pack
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ _QUEUE = 256  # readings or events that may wait for the publisher: seconds of w
 _STOP_S = 1.8  # all stages together; systemd and users are promised two seconds
 
 
-class DaemonError(RuntimeError):
+class DaemonError(UserError):
     """The daemon cannot go on; the message says which part failed and why."""
 
 
@@ -50,9 +51,12 @@ class Daemon:
         """
         if not config.cameras:
             raise ConfigError(
-                "no camera is configured; add a [[cameras]] table with name and source, or try `cabinsense run --sample`"
+                "no camera is configured; add a [[cameras]] table with name and source to the configuration, "
+                "or try `cabinsense run --sample`"
             )
-        cv2.setNumThreads(1)  # its images are small, and a second pool of threads would fight the engines' own
+        cv2.setNumThreads(
+            1
+        )  # its images are small, and a second pool of threads would fight the engines' own
         self._stopping = threading.Event()
         self._networks = load(pack, config)
         chain = Chain(self._networks, config, time.monotonic)
@@ -71,7 +75,7 @@ class Daemon:
 
         self.cameras = [CameraStage(camera, box) for camera, box in zip(config.cameras, boxes, strict=True)]
         self.perception = PerceptionStage(config, chain, threshold, live, boxes, frames, outlets)
-        self.publisher = PublisherStage(config, readings, self._outbox)
+        self.publisher = PublisherStage(config, pack.manifest.face.labels, readings, self._outbox)
         control = ControlStage(config, digest, live, self._outbox)
         health = HealthStage(
             config.events.health_s,

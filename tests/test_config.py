@@ -1,5 +1,6 @@
 """A configuration is either understood completely or refused by name."""
 
+import contextlib
 from pathlib import Path
 
 import msgspec
@@ -33,7 +34,7 @@ def test_a_camera_needs_only_a_name_and_a_source():
         (b"[detector", "not valid TOML"),
         (b"\xff\xfe", "not valid TOML"),
         (ONE_CAMERA * 2, "two cameras are called cabin"),
-        (b'[[cameras]]\nname = "a/b"\nsource = "0"', "cameras[...].name"),
+        (b'[[cameras]]\nname = "a/b"\nsource = "0"', "cameras[0].name"),
         (b'[[cameras]]\nname = "a"', "source"),
         (b"[quality]\nmin_brightness = 200\nmax_brightness = 100", "min_brightness"),
         (b'[events]\nencoding = "xml"', "xml"),
@@ -54,10 +55,8 @@ def test_a_file_that_is_not_there_is_an_error_only_when_it_was_asked_for(tmp_pat
 
 @given(st.binary(max_size=200))
 def test_no_bytes_crash_the_parser(data):
-    try:
+    with contextlib.suppress(ConfigError):
         assert isinstance(parse(data, "x.toml"), Config)
-    except ConfigError:
-        pass
 
 
 def test_every_key_is_described():

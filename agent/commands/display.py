@@ -1,0 +1,107 @@
+"""Tables for people: what the agent sees, and how long it takes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from agent.perception.types import Face, Reading
+
+
+def times_table(steps: Mapping[str, Mapping[str, float]]) -> Table:
+    """Percentiles of steps in milliseconds."""
+    table = Table("step", *(f"{name}, ms" for name in ("p50", "p95", "p99")), title="time a frame")
+    for step, figures in steps.items():
+        table.add_row(step, *(f"{figures[name]:.2f}" for name in ("p50", "p95", "p99")))
+    return table
+
+
+def readings_table(readings: Mapping[str, Reading]) -> Table:
+    """The newest reading of each camera, one row a face."""
+    table = Table(
+        "camera", "frame", "track", "who", "score", "expression", "steps, ms", "frame, ms", title="cabinsense"
+    )
+    for reading in readings.values():
+        steps = "  ".join(f"{step} {ms:.1f}" for step, ms in reading.stage_ms.items() if ms >= 0.1)
+        head = (reading.frame.camera, str(reading.frame.index))
+        tail = (steps, f"{reading.total_ms:.1f}")
+        if not reading.faces:
+            table.add_row(*head, "-", "[dim]no face[/]", "", "", *tail)
+        for face in reading.faces:
+            table.add_row(*head, str(face.track), who(face), _score(face), _expression(face), *tail)
+    return table
+
+
+def who(face: Face) -> str:
+    """Name, ``unknown`` or ``…`` while undecided; brackets when the face is not seen just now."""
+    name = face.match.person if face.state == "confirmed" and face.match else None
+    word = name or ("unknown" if face.state == "unknown" else "…")
+    return f"({word})" if face.coasting else word
+
+
+def _score(face: Face) -> str:
+    return f"{face.match.score:.3f}" if face.match else ""
+
+
+def _expression(face: Face) -> str:
+    if face.emotion is None:
+        return ""
+    return f"{face.emotion.label} {max(face.emotion.probabilities):.0%}"
+
+
+class TableDisplay:
+    """A table that is drawn again in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._newest: dict[str, Reading] = {}
+        self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> "TableDisplay":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._live.stop()
+
+    def show(self, reading: Reading) -> None:
+        """Take in a reading."""
+        self._newest[reading.frame.camera] = reading
+
+    def refresh(self) -> None:
+        """Draw what has been taken in."""
+        if self._newest:
+            self._live.update(readings_table(self._newest), refresh=True)
+
+
+class LineDisplay:
+    """A line for each change of who is seen: for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told: dict[tuple[str, int], str] = {}
+
+    def __enter__(self) -> "LineDisplay":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Nothing is held open."""
+
+    def show(self, reading: Reading) -> None:
+        """Print what this reading changes."""
+        camera, index = reading.frame.camera, reading.frame.index
+        for face in reading.faces:
+            word = f"{who(face).strip('()')} {_expression(face).split(' ')[0]}".strip()
+            if self._told.get((camera, face.track)) != word:
+                self._told[camera, face.track] = word
+                times = f"{reading.total_ms:.1f} ms"
+                self._console.print(
+                    f"{camera} frame {index}: track {face.track}: {word} ({times})", highlight=False
+                )
+        for track in reading.lost:
+            self._told.pop((camera, track), None)
+            self._console.print(f"{camera} frame {index}: track {track}: lost", highlight=False)
+
+    def refresh(self) -> None:
+        """Every line is printed at once."""

@@ -1,0 +1,108 @@
+"""``cabinsense run``: the daemon, with a live table when a person is watching."""
+
+import logging
+import signal
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent.commands.config import FileOption
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agent.config import Config
+    from agent.daemon import Daemon
+
+
+_WATCHED = 64  # readings that may wait for the display; it catches up ten times a second
+
+
+def run(
+    config: FileOption = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", "-s", help="Watch this instead of the configured cameras; may be repeated."),
+    ] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Watch the sample clip, once.")] = False,
+    table: Annotated[
+        bool | None, typer.Option("--table/--no-table", help="Show a live table; by default on a terminal.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Run the agent until its cameras end, or until SIGTERM or Ctrl-C."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    from agent.config import load
+
+    if source and sample:
+        raise typer.BadParameter("--sample and --source exclude each other")
+    console = Console()
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+    )
+    settings = _with_sources(load(config), source or [], sample)
+    _run(settings, console, console.is_terminal if table is None else table)
+
+
+def _with_sources(config: "Config", sources: list[str], sample: bool) -> "Config":
+    """The configuration with its cameras replaced by what the command line names."""
+    import msgspec
+
+    from agent.config import Camera
+    from agent.samples import clip
+
+    if sample:
+        return msgspec.structs.replace(config, cameras=(Camera(name="sample", source=str(clip())),))
+    if sources:
+        cameras = tuple(Camera(name=f"source{i}", source=each) for i, each in enumerate(sources))
+        return msgspec.structs.replace(config, cameras=cameras)
+    return config
+
+
+def _run(config: "Config", console: "Console", show_table: bool) -> None:
+    from agent.commands.display import LineDisplay, TableDisplay
+    from agent.daemon import Daemon
+    from agent.gallery.store import Gallery
+    from agent.live import Live
+    from agent.mailbox import Mailbox
+    from agent.perception.types import Reading
+    from engines import pack as packs
+
+    pack = packs.verify(config.pack_path)
+    with Gallery.open(config.gallery_path) as gallery:
+        live = Live(gallery.snapshot(pack.manifest.digest))
+    watch = Mailbox[Reading](_WATCHED)
+    daemon = Daemon(config, pack, live, watch)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: daemon.stop())
+    display = TableDisplay(console) if show_table else LineDisplay(console)
+
+    def tick() -> None:
+        while (reading := watch.take(0)) is not None:
+            display.show(reading)
+        display.refresh()
+
+    try:
+        with display:
+            daemon.run(tick)
+    finally:
+        _summary(daemon, console)
+
+
+def _summary(daemon: "Daemon", console: "Console") -> None:
+    from agent.commands.display import times_table
+
+    times = daemon.perception.times
+    if not times.frames:
+        console.print("no frame was read")
+        return
+    console.print(times_table({**times.stage_ms(), "frame": times.frame_ms()}))
+    dropped = sum(camera.health().dropped for camera in daemon.cameras)
+    console.print(
+        f"{times.frames} frames, {times.faces} faces, {times.fps:.1f} frames a second, "
+        f"{dropped} frames dropped, overhead {times.overhead:.2f}"
+    )
