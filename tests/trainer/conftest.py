@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from engines.sources.onnx_graph import GraphWriter, image_input, norm
+
+FER2013 = Path(__file__).parents[2].parent / "shared" / "data" / "fer2013.npz"
+
+
+@pytest.fixture(scope="session")
+def fer2013() -> Path:
+    """The real data set."""
+    if not FER2013.is_file():
+        pytest.skip("../shared/data/fer2013.npz is absent")
+    return FER2013
+
+
+@pytest.fixture(scope="session")
+def trunk_file(tmp_path_factory) -> Path:
+    """A small network with the face network's input and outputs: one layer of random filters."""
+    rng = np.random.default_rng(0)
+    writer = GraphWriter()
+    x = image_input(writer, "chip")
+    x = norm(writer, x, "input", np.full(3, 1 / 64, np.float32), np.full(3, -2, np.float32))
+    weight = writer.constant("stem.weight", rng.normal(0, 0.1, (64, 3, 16, 16)).astype(np.float32))
+    x = writer.node("Conv", [x, weight], "stem.conv", kernel_shape=[16, 16], strides=[8, 8])
+    writer.node("Relu", [x], "features")
+    writer.node("ReduceMean", ["features"], "embedding", axes=[2, 3], keepdims=0)
+    model = writer.model(
+        "small_face_network",
+        [helper.make_tensor_value_info("chip", TensorProto.UINT8, ["N", 150, 150, 3])],
+        [
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 64]),
+            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 64, 17, 17]),
+        ],
+    )
+    path = tmp_path_factory.mktemp("trunk") / "face.onnx"
+    onnx.save(model, path)
+    return path

@@ -1,0 +1,123 @@
+"""The model card of the emotion branch: the export writes what it measured, people the rest."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.config import EmotionConfig
+from trainer.metrics import Metrics
+
+BY_HAND = "<!-- Above this line the export writes; below it people do, and the export keeps it. -->"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an export measured."""
+
+    config: EmotionConfig
+    file_sha256: str
+    file_bytes: int
+    data_sha256: str
+    trunk_sha256: str
+    parameters: int
+    multiply_adds: int
+    temperature: float
+    difference: float  # largest, of a logit, between PyTorch and float32 ONNX
+    train_samples: int
+    validation: Metrics
+    test: Metrics
+
+
+def render(report: Report, labels: Sequence[str]) -> str:
+    """The measured part of the card, as Markdown."""
+    config, test = report.config, report.test
+    recall = test.confusion.diagonal() / np.maximum(test.confusion.sum(axis=1), 1)
+    facts: list[tuple[str, Any]] = [
+        ("file", f"`emotion.onnx`, {report.file_bytes:,} bytes"),
+        ("SHA-256", f"`{report.file_sha256}`"),
+        ("input", "`features` float32 [N, 64, 17, 17]: the face network's map after its 64-channel blocks"),
+        ("output", f"`emotion` float32 [N, 7]: logits of {', '.join(labels)}"),
+        ("norm layers", "named Mul and Add with `norm.emotion.LAYER.scale` and `.shift`, float32"),
+        ("other weights", "float16 `NAME.half`, widened by a Cast that makes float32 `NAME`"),
+        ("parameters", f"{report.parameters:,}"),
+        ("multiply-adds a face", f"{report.multiply_adds / 1e6:.1f} million"),
+        ("temperature", f"{report.temperature:.3f}, chosen on validation, folded into the last layer"),
+        ("PyTorch against ONNX", f"logits differ by at most {report.difference:.1e} before float16 storage"),
+        ("training data", f"FER2013, training split, {report.train_samples:,} images"),
+        ("data SHA-256", f"`{report.data_sha256}`"),
+        ("trunk SHA-256", f"`{report.trunk_sha256}` (nodes and weights up to `features`)"),
+        ("seed", config.seed),
+    ]
+    lines = [
+        "# Emotion branch",
+        "",
+        "Reads the expression from the face network's feature map: one run gives embedding and expression.",
+        "Trained with `python -m trainer emotion`; the trunk stays as it was published.",
+        "",
+        "| | |",
+        "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in facts),
+        "",
+        "## Accuracy, through ONNX Runtime from image to logits",
+        "",
+        "| FER2013 split | images | accuracy | balanced accuracy | NLL (nats) | calibration error |",
+        "| --- | --- | --- | --- | --- | --- |",
+        _accuracy_row("validation (public test)", report.validation),
+        _accuracy_row("test (private test)", test),
+        "",
+        "Confusion on the test split (rows: true, columns: predicted, images):",
+        "",
+        *_confusion(test.confusion, recall, labels),
+        "",
+        "## Recipe",
+        "",
+        textwrap.fill(_recipe(config), 110),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def write(path: Path, report: Report, labels: Sequence[str]) -> None:
+    """Write the card; what stands below ``BY_HAND`` in an existing one stays."""
+    old = path.read_text(encoding="utf-8") if path.is_file() else ""
+    by_hand = old.partition(BY_HAND)[2] or "\n"
+    path.write_text(f"{render(report, labels)}\n{BY_HAND}{by_hand}", encoding="utf-8")
+
+
+def _recipe(config: EmotionConfig) -> str:
+    """How the weights came about, in a few sentences."""
+    return (
+        f"{config.epochs} epochs of batches of {config.batch}; AdamW, peak rate {config.learning_rate:g}, "
+        f"weight decay {config.weight_decay:g}, one epoch of warm-up, then a cosine to zero; label smoothing "
+        f"{config.label_smoothing:g}; mixup {config.mixup:g} on feature maps, which are "
+        f"also moved by up to {config.map_shift} cells and holed with chance {config.map_erase:g}; dropout "
+        f"{config.branch.dropout:g}; averaged weights (decay {config.ema:g} a step). {config.versions} random "
+        "variants of each image (rotation, scale, shift, mirror, light, blur, noise, erasing: see "
+        "`trainer/augment.py`), one of them drawn an epoch. The averaged weights of the last epoch are "
+        "shipped; no epoch was picked by its score."
+    )
+
+
+def _accuracy_row(name: str, metrics: Metrics) -> str:
+    """One row of the accuracy table."""
+    return (
+        f"| {name} | {metrics.confusion.sum():,} | {100 * metrics.accuracy:.2f} % | "
+        f"{100 * metrics.balanced_accuracy:.2f} % | {metrics.nll:.3f} | {metrics.calibration_error:.3f} |"
+    )
+
+
+def _confusion(confusion: NDArray[np.int64], recall: NDArray[np.float64], labels: Sequence[str]) -> list[str]:
+    """The confusion matrix as a Markdown table, with the share found of each class."""
+    return [
+        f"| | {' | '.join(labels)} | found |",
+        f"| --- |{' ---: |' * (len(labels) + 1)}",
+        *(
+            f"| {label} | {' | '.join(str(count) for count in row)} | {100 * found:.1f} % |"
+            for label, row, found in zip(labels, confusion, recall, strict=True)
+        ),
+    ]
