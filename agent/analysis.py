@@ -11,6 +11,7 @@ from agent.images import SUFFIXES, ImageError, read_image
 from agent.perception.chain import FaceReader, Look
 from agent.perception.types import Detection, Float32
 from agent.perception.vote import softmax
+from agent.publishing import pose_report, quality_report
 
 
 class EmotionReport(Struct, frozen=True):
@@ -65,9 +66,13 @@ def analyze(reader: FaceReader, paths: Iterable[Path], *, embedding: bool) -> It
         embedding: report embeddings too. They are biometric data.
     """
     for path in paths:
-        files = _images(path) if path.is_dir() else [path]
+        try:
+            files = _images(path) if path.is_dir() else [path]
+        except OSError as error:
+            yield _failure(path, f"{path}: {error.strerror}")
+            continue
         if not files:
-            yield Failure(_text(path), f"no image in this folder ({', '.join(sorted(SUFFIXES))})")
+            yield _failure(path, f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
         for file in files:
             yield _image(reader, file, embedding=embedding)
 
@@ -76,11 +81,15 @@ def _images(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
 
 
+def _failure(path: Path, message: str) -> Failure:
+    return Failure(_text(path), _text(message))
+
+
 def _image(reader: FaceReader, file: Path, *, embedding: bool) -> ImageReport | Failure:
     try:
         image = read_image(file)
     except ImageError as error:
-        return Failure(_text(file), str(error))
+        return _failure(file, str(error))
     labels = reader.networks.manifest.face.labels
     faces = [(detection, reader.look(image, detection)) for detection in reader.find(image)]
     return ImageReport(
@@ -90,24 +99,17 @@ def _image(reader: FaceReader, file: Path, *, embedding: bool) -> ImageReport | 
 
 
 def _face(detection: Detection, look: Look, labels: tuple[str, ...], *, embedding: bool) -> FaceReport:
-    quality, pose = look.quality, look.quality.pose
     probabilities = softmax(look.logits)
     return FaceReport(
         box=tuple(round(edge, 2) for edge in detection.box),
         score=round(detection.score, 4),
         landmarks=tuple((round(x, 2), round(y, 2)) for x, y in detection.landmarks.tolist()),
-        quality=QualityReport(
-            round(quality.size, 2),
-            round(quality.sharpness, 2),
-            round(quality.brightness, 2),
-            round(quality.contrast, 2),
-            quality.reasons,
-        ),
+        quality=quality_report(look.quality),
         emotion=EmotionReport(
             labels[int(probabilities.argmax())],
             {label: round(p, 4) for label, p in zip(labels, probabilities.tolist(), strict=True)},
         ),
-        pose=Pose(round(pose.yaw, 1), round(pose.pitch, 1), round(pose.roll, 1)),
+        pose=pose_report(look.quality),
         embedding=_shortest(look.embedding) if embedding else UNSET,
     )
 
@@ -117,6 +119,6 @@ def _shortest(values: Float32) -> tuple[float, ...]:
     return tuple(float(str(value)) for value in values)
 
 
-def _text(path: Path) -> str:
-    """The path as valid Unicode: a file's name may be any bytes, JSON's text may not."""
-    return os.fsencode(path).decode("utf-8", "replace")
+def _text(name: Path | str) -> str:
+    """A path, or words that hold one, as valid Unicode: a file's name may be any bytes, JSON's text may not."""
+    return os.fsencode(name).decode("utf-8", "replace")
