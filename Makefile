@@ -43,5 +43,5 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.made
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.made
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,trainer,evaluate]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,trainer,evaluate,openvino,litert]'
 	@touch $@

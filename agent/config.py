@@ -72,8 +72,29 @@ class Camera(_Table, frozen=True):
 
 
 class Engine(_Table, frozen=True):
-    """How models run."""
+    """How models run. What is asked for here runs, or the agent does not start and says why."""
 
+    backend: Annotated[
+        Literal["onnxruntime", "openvino", "litert", "tensorrt"],
+        Meta(
+            description="What runs the models. `openvino` and `litert` come with the extras of those names, `tensorrt` "
+            "with NVIDIA's own packages."
+        ),
+    ] = "onnxruntime"
+    providers: Annotated[
+        tuple[Literal["cpu", "cuda", "tensorrt"], ...],
+        Meta(
+            description="What ONNX Runtime runs them on, the preferred one first. Without `cpu` among them nothing may "
+            "run on the processor.",
+            min_length=1,
+        ),
+    ] = ("cpu",)
+    fallback: Annotated[
+        bool,
+        Meta(
+            description="Where that does not run, let ONNX Runtime do it on the processor; `health` then says so."
+        ),
+    ] = False
     threads: Annotated[
         int,
         Meta(description="Threads that share one run of a model; 0: one a core, four at most.", ge=0, le=64),

@@ -85,6 +85,7 @@ class Daemon:
             self.perception,
             (self.publisher, control),
             lambda: readings.dropped + self._outbox.dropped,
+            self._networks.notes,
             self._outbox,
         )
         # In the order of their start; they stop from sources to sinks, so that what was read is still published.
@@ -120,13 +121,16 @@ class Daemon:
         tick()
 
     def _finished(self) -> bool:
-        """Every camera has ended and every frame been read; raises where something broke."""
+        """Every camera has ended and every frame been read; raises DaemonError where something broke."""
         for stage in self._stages:
             if stage.failure is not None:
                 raise DaemonError(f"stage {stage.name} failed: {stage.failure}") from stage.failure
-        if all(camera.failed_for_good for camera in self.cameras):
-            raise DaemonError("; ".join(str(camera.health().error) for camera in self.cameras))
-        return not any(camera.alive for camera in self.cameras) and not any(len(box) for box in self._boxes)
+        if any(camera.alive for camera in self.cameras) or any(len(box) for box in self._boxes):
+            return False
+        failed = [str(camera.health().error) for camera in self.cameras if camera.failed_for_good]
+        if failed:
+            raise DaemonError("; ".join(failed))
+        return True
 
     def _shut_down(self) -> None:
         deadline = time.monotonic() + _STOP_S

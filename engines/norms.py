@@ -39,7 +39,9 @@ def write_norms(model: onnx.ModelProto, params: NormParameters) -> onnx.ModelPro
         shape = tuple(tensor.dims)
         if value.size != np.prod(shape):
             raise ValueError(f"{name} has {np.prod(shape)} channels, not {value.size}")
-        if not np.isfinite(value).all():
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+            stored = value.reshape(shape).astype(np.float32)
+        if not np.isfinite(stored).all():
             raise ValueError(f"{name} has values that are not finite")
-        tensor.CopyFrom(numpy_helper.from_array(value.reshape(shape).astype(np.float32), name))
+        tensor.CopyFrom(numpy_helper.from_array(stored, name))
     return changed

@@ -1,6 +1,6 @@
 """The ONNX Runtime backend: a session whose inputs and outputs are bound to fixed memory once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,35 +9,52 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from engines.buffers import allocate, copy_feeds
 from engines.engine import Array, EngineError, NormParameters, TensorSpec
+from engines.model import read_model
 from engines.norms import write_norms
 
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+"""What may run a session's operators: our names, and ONNX Runtime's."""
+
+_REMEDY = (
+    "if a driver or library is missing here, ONNX Runtime's own messages above name it: install it, or change "
+    "engine.providers"
+)
 _DTYPES: dict[str, np.dtype[Any]] = {"tensor(uint8)": np.dtype("uint8"), "tensor(float)": np.dtype("float32")}
 
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """How a session uses the processor.
+    """What a session runs on, and how.
 
     Attributes:
         threads: threads that share one run; 0 lets ONNX Runtime choose.
         spinning: keep idle threads busy between operators. Faster on a quiet machine, much slower on a busy one.
         dims: sizes for the symbolic dimensions of the inputs (``{"N": 1, "H": 256}``).
+        providers: names in ``PROVIDERS``, the preferred one first. Each must start; an operator that none of them knows
+            is an error, so nothing runs on the processor unless ``cpu`` is among them.
     """
 
     threads: int = 0
     spinning: bool = False
     dims: Mapping[str, int] = field(default_factory=dict)
+    providers: tuple[str, ...] = ("cpu",)
 
 
 class OnnxRuntimeEngine:
-    """An ``Engine`` on ONNX Runtime's CPU provider."""
+    """An ``Engine`` on ONNX Runtime. Inputs and outputs lie in main memory, whichever provider runs it."""
 
     def __init__(self, model: onnx.ModelProto, settings: SessionSettings) -> None:
         """Load ``model``.
 
         Raises:
-            EngineError: ONNX Runtime refuses the model, or a dimension is left without a size.
+            EngineError: ONNX Runtime refuses the model, a dimension is left without a size, or a provider is missing or
+                does not start.
         """
         self._model = model
         self._settings = settings
@@ -45,10 +62,7 @@ class OnnxRuntimeEngine:
         self.inputs = _specs(self._session.get_inputs())
         self.outputs = self._output_specs()
         self._binding = self._session.io_binding()
-        self._buffers = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in self.inputs}
-        self._results: dict[str, Array] = {
-            spec.name: np.zeros(spec.shape, spec.dtype) for spec in self.outputs
-        }
+        self._buffers, self._results = allocate(self.inputs), allocate(self.outputs)
         for name, array in self._buffers.items():
             self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         for name, array in self._results.items():
@@ -61,15 +75,7 @@ class OnnxRuntimeEngine:
         Raises:
             EngineError: the file is missing, is no ONNX model, or does not load.
         """
-        try:
-            model = onnx.load(str(path))
-        except FileNotFoundError:
-            raise EngineError(
-                f"{path}: no such model; `cabinsense models fetch` makes the default pack"
-            ) from None
-        except Exception as error:  # protobuf raises its own kinds, by version
-            raise EngineError(f"{path}: not an ONNX model ({error})") from error
-        return cls(model, settings)
+        return cls(read_model(path), settings)
 
     def buffer(self, name: str) -> Array:
         """The memory bound to an input."""
@@ -77,15 +83,7 @@ class OnnxRuntimeEngine:
 
     def run(self, feeds: Mapping[str, Array] | None = None) -> Mapping[str, Array]:
         """Run once; see ``Engine.run``."""
-        for name, value in (feeds or {}).items():
-            buffer = self._buffers.get(name)
-            if buffer is None:
-                raise ValueError(f"no input {name}; there are {', '.join(self._buffers)}")
-            if value.shape != buffer.shape or value.dtype != buffer.dtype:
-                raise ValueError(
-                    f"{name} wants {buffer.dtype} {buffer.shape}, not {value.dtype} {value.shape}"
-                )
-            np.copyto(buffer, value)
+        copy_feeds(feeds or {}, self._buffers)
         self._session.run_with_iobinding(self._binding)
         return self._results
 
@@ -102,24 +100,54 @@ class OnnxRuntimeEngine:
         declared = self._session.get_outputs()
         if all(isinstance(side, int) for output in declared for side in output.shape):
             return _specs(declared)
-        zeros = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in self.inputs}
-        values = self._session.run(None, zeros)
+        values = self._session.run(None, allocate(self.inputs))
         return tuple(TensorSpec(o.name, v.shape, v.dtype) for o, v in zip(declared, values, strict=True))
 
 
 def _session(model: onnx.ModelProto, settings: SessionSettings) -> ort.InferenceSession:
+    wanted = [PROVIDERS[name] for name in settings.providers]
+    _check_offered(wanted)
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3  # warnings about unused initializers say nothing to a user
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
+    if "cpu" not in settings.providers:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     for name, size in settings.dims.items():
         options.add_free_dimension_override_by_name(name, size)
     try:
-        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=wanted, enable_fallback=False
+        )
     except Exception as error:  # ONNX Runtime raises a family of its own, none of them exported
-        raise EngineError(f"ONNX Runtime refuses the model {model.graph.name}: {error}") from error
+        hint = "" if settings.providers == ("cpu",) else f"; {_REMEDY}"
+        raise EngineError(
+            f"ONNX Runtime ({', '.join(settings.providers)}) refuses the model {model.graph.name}: "
+            f"{str(error).strip().rstrip('.')}{hint}"
+        ) from error
+    # A provider whose libraries or driver are missing is dropped with no more than a line in the log.
+    dropped = [name for name in settings.providers if PROVIDERS[name] not in session.get_providers()]
+    if dropped:
+        raise EngineError(f"ONNX Runtime's provider {dropped[0]} does not start; {_REMEDY}")
+    return session
+
+
+def _check_offered(wanted: Sequence[str]) -> None:
+    """Refuse a provider that this build of ONNX Runtime does not have.
+
+    Raises:
+        EngineError: names what it has.
+    """
+    offered = ort.get_available_providers()
+    for ours, theirs in PROVIDERS.items():
+        if theirs in wanted and theirs not in offered:
+            there = ", ".join(name for name, full in PROVIDERS.items() if full in offered)
+            raise EngineError(
+                f"this ONNX Runtime has no provider {ours}, only {there}; install onnxruntime-gpu in place of "
+                "onnxruntime, or change engine.providers"
+            )
 
 
 def _specs(nodes: list[ort.NodeArg]) -> tuple[TensorSpec, ...]:

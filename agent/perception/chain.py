@@ -24,11 +24,19 @@ ENGINE_STEPS = ("detect", "face")
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """The loaded models of a pack."""
+    """The loaded models of a pack.
+
+    Attributes:
+        manifest: of the pack.
+        detector: finds faces.
+        face: embedding and emotion of a chip.
+        notes: what a person should know of how they run, in words; empty when they run as the configuration asks.
+    """
 
     manifest: Manifest
     detector: Engine
     face: Engine
+    notes: tuple[str, ...] = ()
 
     def close(self) -> None:
         """Release both engines."""
@@ -160,7 +168,9 @@ class Chain:
         faces = tuple(self._face(frame, track, match, look_always) for track in tracks)
         engine_ms = sum(timer.stage_ms.get(step, 0.0) for step in ENGINE_STEPS)
         valid = self._clock() - frame.captured <= self._config.freshness.max_age_s
-        return Reading(frame.stamp, faces, tuple(lost), timer.stage_ms, timer.total_ms, engine_ms, valid=valid)
+        return Reading(
+            frame.stamp, faces, tuple(lost), timer.stage_ms, timer.total_ms, engine_ms, valid=valid
+        )
 
     def _face(self, frame: Frame, track: Track, match: Matcher, look_always: bool) -> Face:
         """The track as a face of the reading, after a look if one is due."""

@@ -1,16 +1,12 @@
 """The control thread: answers requests, records people, and is the one that writes the gallery."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import Literal
 
 import zmq
 
-from agent import control
+from agent import control, sockets
 from agent.config import Config
 from agent.control import ControlError, Done, People, Recorded, Refused, Reply, Request, Status
 from agent.enrolment import Enrolment
@@ -20,6 +16,7 @@ from agent.gallery.types import GalleryError
 from agent.live import Live
 from agent.mailbox import Mailbox
 from agent.perception.types import Stamp
+from agent.publishing import rfc3339
 from agent.stage import Stage
 
 _IDLE_MS = 100
@@ -31,7 +28,7 @@ _LINGER_MS = 200  # at the end, for replies that are on their way
 class ControlStage(Stage):
     """Serves the control socket until told to stop.
 
-    It fails with ControlError when the socket is taken, and with GalleryError when the gallery cannot be opened.
+    It fails with EndpointError when the socket is taken, and with GalleryError when the gallery cannot be opened.
     """
 
     def __init__(self, config: Config, pack_digest: str, live: Live, outbox: Mailbox[Event]) -> None:
@@ -45,16 +42,23 @@ class ControlStage(Stage):
     def work(self) -> None:
         """Answer and record until told to stop."""
         with (
-            _bound(self._config.control_endpoint) as door,
+            zmq.Context() as context,
+            context.socket(zmq.ROUTER) as door,
             Gallery.open(self._config.gallery_path) as gallery,
         ):
-            desk = _Desk(self._config, self._pack_digest, self._live, self._outbox, gallery, door)
-            try:
-                while not self.stopping.is_set():
-                    self.beat()
-                    desk.turn()
-            finally:
-                desk.close()
+            door.linger = _LINGER_MS
+            door.maxmsgsize = control.MAX_REQUEST
+            door.rcvhwm = _UNREAD
+            with sockets.bound(door, self._config.control_endpoint):
+                self._serve(_Desk(self._config, self._pack_digest, self._live, self._outbox, gallery, door))
+
+    def _serve(self, desk: "_Desk") -> None:
+        try:
+            while not self.stopping.is_set():
+                self.beat()
+                desk.turn()
+        finally:
+            desk.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +210,10 @@ class _Desk:
         detail: str | None = None,
     ) -> None:
         stamp = frame or Stamp(recording.camera, -1, time.monotonic(), time.time())
-        utc = datetime.fromtimestamp(stamp.utc, timezone.utc)
         self._outbox.put(
             EnrollmentEvent(
                 monotonic=stamp.captured,
-                utc=utc.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+                utc=rfc3339(stamp.utc),
                 camera=stamp.camera,
                 frame=stamp.index,
                 person=recording.name,
@@ -220,35 +223,3 @@ class _Desk:
                 detail=detail,
             )
         )
-
-
-@contextmanager
-def _bound(endpoint: str) -> Iterator["zmq.Socket[bytes]"]:
-    """The control socket, which its owner alone may use.
-
-    Raises:
-        ControlError: another process listens there, or the endpoint cannot be used.
-    """
-    # ZeroMQ removes a socket file that is in its way, be it a dead daemon's or a living one's: so ask first.
-    if control.daemon_listens(endpoint):
-        raise ControlError(
-            "endpoint",
-            f"{endpoint}: another daemon listens there; stop it, or give this one another control.endpoint",
-        )
-    place = endpoint.removeprefix("ipc://")
-    file = Path(place) if place != endpoint and not place.startswith("@") else None
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as door:
-        door.linger = _LINGER_MS
-        door.maxmsgsize = control.MAX_REQUEST
-        door.rcvhwm = _UNREAD
-        try:
-            if file:
-                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            door.bind(endpoint)
-            if file:
-                file.chmod(0o600)
-        except (OSError, zmq.ZMQError) as error:
-            raise ControlError(
-                "endpoint", f"{endpoint}: {error.strerror}; correct control.endpoint"
-            ) from error
-        yield door

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
 
 import psutil
 
 from agent.events import CameraHealth, Event, HealthEvent
 from agent.live import Live
 from agent.mailbox import Mailbox
+from agent.publishing import rfc3339
 from agent.stage import Stage
 from agent.stages.camera import CameraStage
 from agent.stages.perception import PerceptionStage
@@ -28,9 +28,13 @@ class HealthStage(Stage):
         perception: PerceptionStage,
         others: Sequence[Stage],
         dropped: Callable[[], int],
+        notes: tuple[str, ...],
         outbox: Mailbox[Event],
     ) -> None:
-        """Watch ``cameras``, ``perception`` and ``others``; ``dropped`` counts messages that were not published."""
+        """Watch ``cameras``, ``perception`` and ``others``.
+
+        ``dropped`` counts messages that were not published; ``notes`` are problems that last as long as the daemon.
+        """
         super().__init__("health")
         self._interval = interval
         self._pack_digest = pack_digest
@@ -39,6 +43,7 @@ class HealthStage(Stage):
         self._perception = perception
         self._others = others
         self._dropped = dropped
+        self._notes = notes
         self._outbox = outbox
         self._process = psutil.Process()
 
@@ -63,7 +68,7 @@ class HealthStage(Stage):
         snapshot = self._live.snapshot
         return HealthEvent(
             monotonic=now,
-            utc=datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            utc=rfc3339(time.time()),
             uptime=round(uptime, 3),
             pack=self._pack_digest,
             people=len(snapshot.names),
@@ -77,7 +82,7 @@ class HealthStage(Stage):
             rss_mb=round(self._process.memory_info().rss / 2**20, 1),
             cpu_percent=self._process.cpu_percent(),
             dropped=self._dropped(),
-            problems=_problems(cameras, snapshot.skipped),
+            problems=(*self._notes, *_problems(cameras, snapshot.skipped)),
         )
 
 

@@ -43,6 +43,7 @@ class PublisherStage(Stage):
         self._encode = msgspec.json.encode if config.events.encoding == "json" else msgspec.msgpack.encode
         self._narrator = Narrator(labels)
         self._boxes: tuple[Mailbox[Any], ...] = (readings, outbox)
+        self._arrival = outbox.arrival
         self._counts: Counter[bytes] = Counter()
 
     @property
@@ -56,12 +57,12 @@ class PublisherStage(Stage):
         try:
             socket = context.socket(zmq.PUB)
             socket.set(zmq.SNDHWM, self._queue)
-            sockets.bind(socket, self._endpoint)
-            while not self.stopping.is_set():
-                self.beat()
-                self._publish(socket, take_any(self._boxes, self._boxes[0].arrival, timeout=0.2))
-            for _ in range(sum(map(len, self._boxes))):
-                self._publish(socket, take_any(self._boxes, self._boxes[0].arrival, timeout=0))
+            with sockets.bound(socket, self._endpoint):
+                while not self.stopping.is_set():
+                    self.beat()
+                    self._publish(socket, take_any(self._boxes, self._arrival, timeout=0.2))
+                for _ in range(sum(map(len, self._boxes))):
+                    self._publish(socket, take_any(self._boxes, self._arrival, timeout=0))
         finally:
             context.destroy(linger=_FLUSH_MS)
 

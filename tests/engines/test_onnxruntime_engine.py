@@ -34,7 +34,7 @@ def test_its_inputs_and_outputs_are_told(engine):
 
 def test_buffers_are_bound_once_and_used_for_every_run(engine, chip):
     buffer, first = engine.buffer("chip"), engine.run()
-    arrays = {name: array for name, array in first.items()}
+    arrays = dict(first)
     buffer[:] = 0
     black = engine.run()["embedding"].copy()
     buffer[:] = chip
