@@ -1,12 +1,15 @@
 """The command line ``cabinsense``: its commands, and how their failures are told."""
 
+import os
 import sys
+import threading
 from typing import Annotated
 
 import typer
 
 from agent import __version__
 from agent.commands import analyze, bench, config, evaluate, events, gallery, models, record, run
+from agent.stage import READER
 from engines.errors import UserError
 
 app = typer.Typer(
@@ -44,11 +47,24 @@ def _common(
 
 def main() -> None:
     """Run the command line; failures that a user can mend are told in one line, with exit status 1."""
+    status = _run()
+    if any(thread.name.endswith(READER) for thread in threading.enumerate()):
+        # A camera's reader that hangs in OpenCV, say on a silent network camera, aborts the process if its read
+        # returns while the interpreter is being taken down. It holds nothing that must be saved.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _run() -> int:
     try:
         app()
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone, as in `| head`: nothing is left to say, and no one to hear it
-        sys.exit(0)
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        return 1
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0

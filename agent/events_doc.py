@@ -44,6 +44,7 @@ the first that is set of `$RUNTIME_DIRECTORY` (the service's, `/run/cabinsense`)
 
 ```python
 import json, zmq
+
 socket = zmq.Context().socket(zmq.SUB)
 socket.connect("ipc:///run/cabinsense/events.sock")
 socket.subscribe("identity")  # the start of the topics wanted; "" for all

@@ -139,12 +139,13 @@ def _face_report(face: Face) -> FaceReport:
         state=cast("State", face.state),
         person=_person(face),
         emotion=face.emotion.label if face.emotion is not None else None,
-        quality=_quality_report(quality) if quality is not None else None,
-        pose=_pose(quality) if quality is not None else None,
+        quality=quality_report(quality) if quality is not None else None,
+        pose=pose_report(quality) if quality is not None else None,
     )
 
 
-def _quality_report(quality: Quality) -> QualityReport:
+def quality_report(quality: Quality) -> QualityReport:
+    """The quality of a face in the digits that mean something."""
     return QualityReport(
         size=round(quality.size, 2),
         sharpness=round(quality.sharpness, 2),
@@ -154,7 +155,8 @@ def _quality_report(quality: Quality) -> QualityReport:
     )
 
 
-def _pose(quality: Quality) -> Pose:
+def pose_report(quality: Quality) -> Pose:
+    """The head pose in the digits that mean something."""
     pose = quality.pose
     return Pose(yaw=round(pose.yaw, 1), pitch=round(pose.pitch, 1), roll=round(pose.roll, 1))
 

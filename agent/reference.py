@@ -40,7 +40,12 @@ def _table(struct: type[Struct], prefix: str) -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     for field in msgspec.structs.fields(struct):
         if prefix or _struct_of(field.type) is None:
-            cells = (f"`{field.encode_name}`", type_words(field.type), _default(field), meaning(struct, field.name))
+            cells = (
+                f"`{field.encode_name}`",
+                type_words(field.type),
+                _default(field),
+                meaning(struct, field.name),
+            )
             yield f"| {' | '.join(cells)} |"
 
 

@@ -18,5 +18,7 @@ def clip() -> Path:
     """
     path = paths.samples_dir() / "carphone_pristine.mp4"
     if not path.exists():
-        raise SampleError(f"{path}: the sample clip is not there; `cabinsense models fetch --samples` fetches it")
+        raise SampleError(
+            f"{path}: the sample clip is not there; `cabinsense models fetch --samples` fetches it"
+        )
     return path

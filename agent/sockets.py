@@ -2,6 +2,8 @@
 
 import socket as sockets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import zmq
@@ -15,8 +17,9 @@ class EndpointError(UserError):
     """An endpoint cannot be used; the message names it and the remedy."""
 
 
-def bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
-    """Bind ``socket``; for ``ipc://`` make the folder (mode 0700) and clear away what a dead daemon left behind.
+@contextmanager
+def bound(socket: zmq.Socket[bytes], endpoint: str) -> Iterator[None]:
+    """Bind ``socket``; for ``ipc://`` make the folder (mode 0700) and the file (mode 0600), and remove it in the end.
 
     ZeroMQ itself would quietly take the place of whatever file the path names, a living daemon's socket included.
 
@@ -37,6 +40,11 @@ def bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
             f"{endpoint}: cannot be bound: {zmq.strerror(error.errno or 0)}; name ipc:///FOLDER/NAME.sock with at most "
             f"{zmq.IPC_PATH_MAX_LEN} characters of path, or tcp://ADDRESS:PORT with an address of this machine"
         ) from error
+    try:
+        yield
+    finally:
+        if path is not None:
+            path.unlink(missing_ok=True)
 
 
 def connect(socket: zmq.Socket[bytes], endpoint: str) -> None:

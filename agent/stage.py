@@ -6,6 +6,9 @@ import time
 
 log = logging.getLogger(__name__)
 
+READER = "-reader"
+"""How the name of a thread ends that may hang in a camera's driver, beyond the reach of any stop."""
+
 
 class Stage:
     """A thread that runs ``work`` until it returns, fails or is told to stop.

@@ -3,11 +3,18 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from agent import paths
 from engines.pack import Pack
 from engines.sources import archives, default_pack
 from engines.sources.fetch import Member, fetch
+
+# The same examples in every run, and no verdict on how long one takes: that depends on what else the machine does.
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from agent.perception.types import Face, Reading
@@ -30,7 +31,7 @@ def readings_table(readings: Mapping[str, Reading]) -> Table:
         if not reading.faces:
             table.add_row(*head, "-", "[dim]no face[/]", "", "", *tail)
         for face in reading.faces:
-            table.add_row(*head, str(face.track), who(face), _score(face), _expression(face), *tail)
+            table.add_row(*head, str(face.track), escape(who(face)), _score(face), _expression(face), *tail)
     return table
 
 
@@ -97,11 +98,13 @@ class LineDisplay:
                 self._told[camera, face.track] = word
                 times = f"{reading.total_ms:.1f} ms"
                 self._console.print(
-                    f"{camera} frame {index}: track {face.track}: {word} ({times})", highlight=False
+                    f"{camera} frame {index}: track {face.track}: {word} ({times})",
+                    highlight=False,
+                    markup=False,
                 )
         for track in reading.lost:
             self._told.pop((camera, track), None)
-            self._console.print(f"{camera} frame {index}: track {track}: lost", highlight=False)
+            self._console.print(f"{camera} frame {index}: track {track}: lost", highlight=False, markup=False)
 
     def refresh(self) -> None:
         """Every line is printed at once."""

@@ -330,6 +330,7 @@ class Gallery:
         with _told(self._path):
             return self._db.execute(query).fetchone()[0]
 
+
 def _make(path: Path) -> None:
     """See to it that the file exists and that its owner alone may read it.
 

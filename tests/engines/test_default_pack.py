@@ -69,7 +69,9 @@ def test_the_manifest_says_what_the_models_are(pack):
     assert ((template > 0) & (template < face.side)).all()
     assert pack.manifest.detector.decoder in DECODERS
     side = pack.manifest.detector.stride
-    detector = OnnxRuntimeEngine.load(pack.detector, SessionSettings(threads=1, dims={"H": side, "W": 2 * side}))
+    detector = OnnxRuntimeEngine.load(
+        pack.detector, SessionSettings(threads=1, dims={"H": side, "W": 2 * side})
+    )
     assert {spec.name: spec.shape for spec in detector.inputs} == {"image": (1, side, 2 * side, 3)}
 
 

@@ -1,0 +1,541 @@
+"""The control socket as its users meet it: it answers, records, refuses with a reason, and survives nonsense."""
+
+import json
+import multiprocessing
+import os
+import random
+import socket
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+
+from agent.config import Camera, Config, Control
+from agent.config import Gallery as GalleryConfig
+from agent.control import (
+    MAX_REQUEST,
+    Cancel,
+    ControlError,
+    DeletePerson,
+    Done,
+    GetStatus,
+    ListPeople,
+    People,
+    Record,
+    Recorded,
+    ReloadGallery,
+    Status,
+    daemon_listens,
+    request,
+)
+from agent.events import Event, HealthEvent
+from agent.gallery.store import Gallery
+from agent.gallery.types import GalleryError, Sample, Snapshot
+from agent.live import Live
+from agent.mailbox import Mailbox
+from agent.perception.types import Detection, Face, Pose, Quality, Reading, Stamp
+from agent.sockets import EndpointError
+from agent.stages.control import ControlStage
+
+PACK = "a" * 64
+GOOD = Quality(40.0, 100.0, 120.0, 50.0, Pose(0.0, 0.0, 0.0))
+BLURRED = Quality(40.0, 1.0, 120.0, 50.0, Pose(0.0, 0.0, 0.0), ("blurred",))
+PLACE = Detection((0.0, 0.0, 100.0, 100.0), 0.9, np.zeros((5, 2), np.float32))
+
+
+def vector(seed: int) -> np.ndarray:
+    made = np.random.default_rng(seed).normal(size=128).astype(np.float32)
+    return made / np.linalg.norm(made)
+
+
+def face(quality: Quality = GOOD) -> Face:
+    return Face(1, PLACE, False, quality, "seen", None, None, vector(1))
+
+
+@dataclass
+class Running:
+    """A control stage with all that surrounds it in the daemon."""
+
+    config: Config
+    live: Live
+    outbox: Mailbox[Event]
+    stage: ControlStage
+    faces: tuple[Face, ...] = (face(),)
+    seen: list[Event] = field(default_factory=list)
+
+    @property
+    def endpoint(self) -> str:
+        return self.config.control_endpoint
+
+    def ask(self, what, expect=Done, timeout_s=10.0):
+        return request(self.endpoint, what, expect, timeout_s)
+
+    def events(self) -> list[Event]:
+        while (event := self.outbox.take(0)) is not None:
+            self.seen.append(event)
+        return self.seen
+
+    def states(self) -> list[str]:
+        return [event.state for event in self.events()]
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def configured(folder: Path, endpoint: str = "") -> Config:
+    return Config(
+        cameras=(Camera(name="cabin", source="0"), Camera(name="rear", source="1")),
+        gallery=GalleryConfig(path=str(folder / "gallery.db")),
+        control=Control(endpoint=endpoint or f"ipc://{folder}/run/c"),
+    )
+
+
+def started(config: Config) -> Running:
+    live, outbox = Live(Snapshot()), Mailbox[Event](1000)
+    running = Running(config, live, outbox, ControlStage(config, PACK, live, outbox))
+    running.stage.start()
+    wait_until(lambda: daemon_listens(config.control_endpoint) or not running.stage.alive)
+    return running
+
+
+@pytest.fixture
+def running(tmp_path) -> Iterator[Running]:
+    """The stage, and in place of perception a thread that delivers thirty readings a second while they are wanted."""
+    made = started(configured(tmp_path))
+    ended = threading.Event()
+
+    def perceive() -> None:
+        index = 0
+        while not ended.wait(1 / 30):
+            index += 1
+            if made.live.recording.is_set():
+                made.live.readings.put(
+                    Reading(Stamp("cabin", index, time.monotonic(), time.time()), made.faces)
+                )
+
+    camera = threading.Thread(target=perceive)
+    camera.start()
+    assert made.ask(GetStatus(), Status).state == "idle"  # it listens a moment before the gallery is open
+    yield made
+    ended.set()
+    camera.join()
+    made.stage.stop()
+    assert made.stage.join(5)
+    assert made.stage.failure is None
+
+
+@dataclass
+class Later:
+    """A request that is asked in a thread, and what came of it."""
+
+    running: Running
+    what: object
+    expect: type = Recorded
+
+    def __post_init__(self) -> None:
+        self.result: object = None
+        self._thread = threading.Thread(target=self._ask)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        try:
+            self.result = self.running.ask(self.what, self.expect)
+        except ControlError as error:
+            self.result = error
+
+    def wait(self) -> object:
+        self._thread.join(15)
+        return self.result
+
+
+def recording(running: Running, **more: object) -> Later:
+    later = Later(running, Record(**({"name": "Ada", "seconds": 10.0} | more)))
+    wait_until(running.live.recording.is_set)
+    return later
+
+
+# Recording
+
+
+def test_who_presses_record_is_enrolled_and_recognised_from_then_on(running):
+    done = running.ask(Record(name=" Ada ", seconds=1.0), Recorded)
+    assert done.name == "Ada"
+    assert done.taken == done.samples >= 2
+    assert running.live.snapshot.names == ("Ada",)
+    np.testing.assert_allclose(running.live.snapshot.templates[0], vector(1), atol=1e-6)
+    wait_until(lambda: "done" in running.states())
+    assert running.states() == ["started", *["sample"] * done.taken, "done"]
+    assert [event.samples for event in running.seen] == [*range(done.taken + 1), done.taken]
+    assert {event.person for event in running.seen} == {"Ada"}
+    assert {event.camera for event in running.seen} == {"cabin"}
+    sample = running.seen[1]
+    assert sample.frame >= 0
+    assert sample.utc.endswith("Z")
+    assert not running.live.recording.is_set()
+
+
+def test_more_samples_can_be_added_to_a_known_person(running):
+    first = running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    with pytest.raises(ControlError, match="Ada is enrolled already; --add"):
+        running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    more = running.ask(Record(name="Ada", seconds=0.5, add=True), Recorded)
+    assert more.samples == first.samples + more.taken
+
+
+@pytest.mark.parametrize(
+    ("faces", "code", "detail", "word"),
+    [
+        ((), "no_face", None, "no face"),
+        ((face(), face()), "several_faces", None, "somebody else"),
+        ((face(BLURRED),), "poor_quality", "blurred", "hold still"),
+    ],
+)
+def test_a_refusal_says_why_and_enrols_nobody(running, faces, code, detail, word):
+    running.faces = faces
+    with pytest.raises(ControlError, match=word) as told:
+        running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    assert told.value.code == code
+    wait_until(lambda: "refused" in running.states())
+    assert (running.seen[-1].reason, running.seen[-1].detail) == (code, detail)
+    assert running.ask(ListPeople(), People).people == ()
+
+
+def test_a_camera_without_pictures_is_told(running):
+    with pytest.raises(ControlError, match="delivers no pictures") as told:
+        running.ask(Record(name="Ada", seconds=0.5, camera="rear"), Recorded)
+    assert told.value.code == "no_frames"
+
+
+def test_an_unknown_camera_and_an_unusable_name_are_refused_at_once(running):
+    with pytest.raises(ControlError, match="the cameras are: cabin, rear") as told:
+        running.ask(Record(name="Ada", camera="boot"), Recorded)
+    assert told.value.code == "no_camera"
+    for name in ("", "A\0", "x" * 100):
+        with pytest.raises(ControlError, match="name"):
+            running.ask(Record(name=name), Recorded)
+    assert running.events() == []
+
+
+def test_while_recording_it_answers_others_and_takes_no_second_recording(running):
+    first = recording(running)
+    started_at = time.monotonic()
+    assert running.ask(GetStatus(), Status).state == "recording"
+    assert running.ask(ListPeople(), People).people == ()
+    with pytest.raises(ControlError, match="Ada is being recorded") as told:
+        running.ask(Record(name="Bob"), Recorded)
+    assert told.value.code == "busy"
+    assert time.monotonic() - started_at < 2
+    running.ask(Cancel())
+    assert first.wait().code == "cancelled"
+
+
+def test_a_cancelled_recording_leaves_nothing(running):
+    later = recording(running)
+    wait_until(lambda: "sample" in running.states())
+    running.ask(Cancel())
+    assert later.wait().code == "cancelled"
+    assert not running.live.recording.is_set()
+    wait_until(lambda: "refused" in running.states())
+    assert running.seen[-1].reason == "cancelled"
+    assert running.ask(ListPeople(), People).people == ()
+    running.ask(Cancel())  # there is nothing to cancel, and that is fine
+
+
+def test_it_stops_within_a_second_while_recording_and_half_enrols_nobody(tmp_path, running):
+    later = recording(running)
+    wait_until(lambda: "sample" in running.states())
+    began = time.monotonic()
+    running.stage.stop()
+    assert running.stage.join(1.0)
+    assert time.monotonic() - began < 1.0
+    told = later.wait()
+    assert (told.code, "record again" in str(told)) == ("stopping", True)
+    assert running.states()[-1] == "refused"
+    assert not running.live.recording.is_set()
+    with Gallery.open(tmp_path / "gallery.db", readonly=True) as gallery:
+        assert gallery.people() == []
+
+
+def test_readings_left_over_from_an_earlier_recording_are_not_used(running):
+    old = Reading(Stamp("cabin", 0, time.monotonic() + 3600, 0.0), (face(),))
+    running.faces = ()
+    running.live.readings.put(old)
+    with pytest.raises(ControlError) as told:
+        running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    assert told.value.code == "no_face"
+
+
+def test_a_gallery_that_cannot_be_written_refuses_and_the_stage_lives_on(tmp_path, running):
+    holder = sqlite3.connect(tmp_path / "gallery.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(ControlError, match="in use by another process") as told:
+        running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    assert told.value.code == "gallery"
+    holder.close()
+    wait_until(lambda: "refused" in running.states())
+    assert "in use" in running.seen[-1].detail
+    assert running.ask(Record(name="Ada", seconds=0.5), Recorded).samples >= 1
+
+
+# The gallery
+
+
+def test_a_deleted_person_is_forgotten_by_the_running_daemon(running):
+    running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    running.ask(DeletePerson(name="Ada"))
+    assert running.live.snapshot.names == ()
+    assert running.ask(ListPeople(), People).people == ()
+    with pytest.raises(ControlError, match="nobody called Ada"):
+        running.ask(DeletePerson(name="Ada"))
+
+
+def test_what_another_process_has_enrolled_is_known_after_a_reload(tmp_path, running):
+    with Gallery.open(tmp_path / "gallery.db") as gallery:
+        gallery.enrol("Bob", [Sample(vector(2), GOOD)], PACK, 50)
+    assert running.live.snapshot.names == ()
+    running.ask(ReloadGallery())
+    assert running.live.snapshot.names == ("Bob",)
+    (bob,) = running.ask(ListPeople(), People).people
+    assert (bob.name, bob.samples, bob.packs) == ("Bob", 1, (PACK,))
+
+
+def test_status_tells_the_newest_health(running):
+    status = running.ask(GetStatus(), Status)
+    assert (status.pack, status.state, status.health) == (PACK, "idle", None)
+    running.live.health = HealthEvent(
+        monotonic=1.0, utc="2025-01-01T00:00:00.000000Z", uptime=1.0, pack=PACK, people=0, cameras=(), fps=30.0,
+        frame_ms={}, stages={}, rss_mb=1.0, cpu_percent=1.0, dropped=0, problems=("a lens cap",),
+    )  # fmt: skip
+    assert running.ask(GetStatus(), Status).health.problems == ("a lens cap",)
+
+
+# Nonsense
+
+
+@dataclass
+class Raw:
+    """A client that sends whatever it likes."""
+
+    running: Running
+    kind: int = zmq.DEALER
+
+    def __enter__(self) -> "Raw":
+        self.context = zmq.Context()
+        self.socket = self.context.socket(self.kind)
+        self.socket.linger = 0
+        self.socket.connect(self.running.endpoint)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.destroy(linger=0)
+
+    def ask(self, *frames: bytes) -> dict | None:
+        self.socket.send_multipart(frames)
+        if not self.socket.poll(2000):
+            return None
+        return json.loads(self.socket.recv_multipart()[-1])
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        (b"",),
+        (b"", b""),
+        (b"", b"", b""),
+        (b"a", b"b"),
+        (b"null",),
+        (b"[]",),
+        (b"{}",),
+        (b'{"op": "explode"}',),
+        (b'{"op": 5}',),
+        (b'{"op": "record"}',),
+        (b'{"op": "record", "name": 5}',),
+        (b'{"op": "record", "name": "Ada", "seconds": 1e9}',),
+        (b'{"op": "record", "name": "Ada", "seconds": "5"}',),
+        (b'{"op": "status", "more": 1}',),
+        (b'{"op": "gallery.delete", "name": "\\ud800"}',),
+        (b"[" * 60_000,),
+        (b"\xff\xfe\x00",),
+        tuple(b"x" for _ in range(200)),
+    ],
+    ids=lambda frames: repr(frames)[:40],
+)
+def test_nonsense_is_refused_as_a_bad_request(running, frames):
+    with Raw(running) as client:
+        reply = client.ask(*frames)
+        assert (reply["reply"], reply["code"]) == ("refused", "bad_request")
+        assert client.ask(b'{"op": "status"}')["reply"] == "status"
+
+
+def test_a_dealer_and_a_req_socket_are_both_served(running):
+    for kind in (zmq.DEALER, zmq.REQ):
+        with Raw(running, kind) as client:
+            assert client.ask(b'{"op":"status"}')["state"] == "idle"
+
+
+def test_random_bytes_never_end_it(running):
+    chance = random.Random(5)  # noqa: S311 - the same bytes each time
+    with Raw(running) as client:
+        for _ in range(300):
+            client.socket.send_multipart(
+                [
+                    chance.randbytes(chance.choice([0, 1, 8, 200, 4000]))
+                    for _ in range(chance.choice([1, 1, 2, 3]))
+                ]
+            )
+        for _ in range(300):
+            assert client.socket.poll(2000)
+            client.socket.recv_multipart()
+    assert running.ask(GetStatus(), Status).state == "idle"
+
+
+def test_a_message_beyond_the_limit_is_not_read_and_others_are_still_served(running):
+    with Raw(running) as client:
+        assert client.ask(b" " * (MAX_REQUEST - 16) + b'{"op":"status"}')["reply"] == "status"
+        client.socket.send(b" " * (MAX_REQUEST + 1))
+        assert not client.socket.poll(300)
+    assert running.ask(GetStatus(), Status).state == "idle"
+
+
+def test_bytes_that_are_not_zeromq_never_end_it(running):
+    for content in (b"", b"GET / HTTP/1.1\r\n\r\n", os.urandom(500), b"\xff" + b"\0" * 8 + b"\x7f"):
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(running.endpoint.removeprefix("ipc://"))
+            stranger.sendall(content)
+    assert running.ask(GetStatus(), Status).state == "idle"
+
+
+def test_clients_that_go_without_waiting_cost_nothing(running):
+    for _ in range(20):
+        with Raw(running) as client:
+            client.socket.send(b'{"op":"gallery.list"}')
+    assert running.ask(GetStatus(), Status).state == "idle"
+
+
+# The socket
+
+
+def test_its_owner_alone_may_use_the_socket(tmp_path, running):
+    file = tmp_path / "run" / "c"
+    assert stat.S_ISSOCK(file.stat().st_mode)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+def test_a_second_daemon_is_refused_and_the_first_goes_on(running):
+    second = started(running.config)
+    assert second.stage.join(5)
+    assert isinstance(second.stage.failure, EndpointError)
+    assert "another program listens here" in str(second.stage.failure)
+    assert running.ask(GetStatus(), Status).pack == PACK
+
+
+def _die_listening(config: Config) -> None:
+    started(config)
+    os._exit(9)
+
+
+def test_the_socket_of_a_daemon_that_was_killed_is_in_nobodys_way(tmp_path):
+    config = configured(tmp_path)
+    killed = multiprocessing.get_context("fork").Process(target=_die_listening, args=[config])
+    killed.start()
+    killed.join(20)
+    assert (tmp_path / "run" / "c").exists()
+    with pytest.raises(ControlError, match="no daemon answers"):
+        request(config.control_endpoint, GetStatus(), Status, 1.0)
+    running = started(config)
+    assert running.ask(GetStatus(), Status).pack == PACK
+    running.stage.stop()
+    assert running.stage.join(5)
+
+
+def test_it_serves_tcp_too(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = started(configured(tmp_path, f"tcp://127.0.0.1:{port}"))
+    assert running.ask(GetStatus(), Status).pack == PACK
+    second = started(running.config)
+    assert second.stage.join(5)
+    assert "another program listens here" in str(second.stage.failure)
+    running.stage.stop()
+    assert running.stage.join(5)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "word"),
+    [
+        ("ipc:///proc/nowhere/c", "No such file"),
+        ("ipc:///" + "x" * 120, "characters of path"),
+        ("tcp://192.0.2.1:70000", "tcp://ADDRESS:PORT"),
+        ("tcp://nonsense", "tcp://ADDRESS:PORT"),
+        ("udp://127.0.0.1:1", "name ipc:///FOLDER/NAME.sock"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_is_named(tmp_path, endpoint, word):
+    stage = ControlStage(configured(tmp_path, endpoint), PACK, Live(Snapshot()), Mailbox[Event](9))
+    stage.start()
+    assert stage.join(5)
+    assert isinstance(stage.failure, EndpointError)
+    assert endpoint in str(stage.failure)
+    assert word in str(stage.failure)
+
+
+def test_a_damaged_gallery_is_the_stages_failure(tmp_path):
+    (tmp_path / "gallery.db").write_bytes(b"no database" * 1000)
+    running = started(configured(tmp_path))
+    assert running.stage.join(5)
+    assert isinstance(running.stage.failure, GalleryError)
+
+
+# The client
+
+
+def test_where_no_daemon_runs_the_client_says_how_to_start_one(tmp_path):
+    for endpoint in (f"ipc://{tmp_path}/none", "tcp://127.0.0.1:9"):
+        assert not daemon_listens(endpoint)
+        with pytest.raises(ControlError, match="is it running\\? `cabinsense run` starts it") as told:
+            request(endpoint, GetStatus(), Status, 1.0)
+        assert told.value.code == "no_daemon"
+
+
+def test_the_client_gives_up_on_a_daemon_that_hangs(tmp_path):
+    endpoint = f"ipc://{tmp_path}/c"
+    ticks: list[float] = []
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as deaf:
+        deaf.linger = 0
+        deaf.bind(endpoint)
+        began = time.monotonic()
+        with pytest.raises(ControlError, match=r"did not answer within 0\.5 s") as told:
+            request(endpoint, GetStatus(), Status, 0.5, ticks.append)
+        assert time.monotonic() - began < 2
+    assert told.value.code == "no_answer"
+    assert ticks
+    assert ticks == sorted(ticks)
+
+
+@pytest.mark.parametrize("answer", [b"", b"hello", b'{"reply": "done"}', msgspec.json.encode({"reply": 5})])
+def test_an_answer_that_is_none_is_told(tmp_path, answer):
+    endpoint = f"ipc://{tmp_path}/c"
+    with zmq.Context() as context, context.socket(zmq.REP) as other:
+        other.linger = 0
+        other.bind(endpoint)
+        echo = threading.Thread(target=lambda: (other.recv(), other.send(answer)))
+        echo.start()
+        with pytest.raises(ControlError) as told:
+            request(endpoint, GetStatus(), Status, 5.0)
+        echo.join()
+    assert told.value.code == "no_answer"
+    assert endpoint in str(told.value)
