@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test bench clean
+.PHONY: help venv run test bench soak clean
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -20,11 +20,16 @@ test: $(VENV)/.dev ## linters, type checker and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile.l4t
 	$(BIN)/pytest
 
 bench: venv ## measure the chain on the sample clip
 	@$(BIN)/cabinsense models fetch --samples
 	@$(BIN)/cabinsense bench
+
+soak: venv ## run 20,000 frames and watch the memory (minutes)
+	@$(BIN)/cabinsense models fetch --samples
+	@$(BIN)/python -m tests.soak
 
 clean: ## remove .venv and what was built; fetched models stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -44,4 +49,9 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.made
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.made
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,trainer,evaluate,openvino,litert]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[tensorrt-rtx]' || \
+	  echo 'note: TensorRT for RTX cannot be installed here; the tests that need it will be skipped' >&2
+	rm -rf $(VENV)/stubs
+	$(BIN)/python -m pip install --no-deps --target $(VENV)/stubs tensorrt-stubs==10.8.0.43.1
+	$(BIN)/python tests/mend_stubs.py $(VENV)/stubs
 	@touch $@

@@ -2,22 +2,41 @@
 
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.perception.types import Reading
 
 _KEPT = 10_000  # newest readings that the figures are about: over five minutes at 30 frames a second
 
 
-def percentiles(values: Iterable[float]) -> dict[str, float]:
+def percentiles(values: NDArray[np.float64]) -> dict[str, float]:
     """``p50``, ``p95`` and ``p99``, linearly interpolated; empty without values."""
-    array = np.fromiter(values, np.float64)
-    if not array.size:
+    if not values.size:
         return {}
-    return dict(zip(("p50", "p95", "p99"), np.percentile(array, (50, 95, 99)).round(3).tolist(), strict=True))
+    return dict(
+        zip(("p50", "p95", "p99"), np.percentile(values, (50, 95, 99)).round(3).tolist(), strict=True)
+    )
+
+
+class _Ring:
+    """The newest numbers of a series, in memory that is allocated once."""
+
+    def __init__(self) -> None:
+        self._values: NDArray[np.float64] = np.zeros(_KEPT, np.float64)
+        self._count = 0
+
+    def add(self, value: float) -> None:
+        """Put in a number; a full ring forgets its oldest."""
+        self._values[self._count % _KEPT] = value
+        self._count += 1
+
+    def values(self) -> NDArray[np.float64]:
+        """A copy of the numbers, oldest first."""
+        if self._count <= _KEPT:
+            return self._values[: self._count].copy()
+        return np.asarray(np.roll(self._values, -(self._count % _KEPT)))
 
 
 class FrameTimes:
@@ -25,7 +44,9 @@ class FrameTimes:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._newest: deque[tuple[float, Reading]] = deque(maxlen=_KEPT)
+        self._at = _Ring()
+        self._frame_ms = _Ring()
+        self._stage_ms: dict[str, _Ring] = {}
         self.frames = 0
         self.faces = 0
         self.total_ms = 0.0
@@ -34,7 +55,10 @@ class FrameTimes:
     def add(self, reading: Reading) -> None:
         """Count a reading."""
         with self._lock:
-            self._newest.append((time.monotonic(), reading))
+            self._at.add(time.monotonic())
+            self._frame_ms.add(reading.total_ms)
+            for step, ms in reading.stage_ms.items():
+                self._stage_ms.setdefault(step, _Ring()).add(ms)
             self.frames += 1
             self.faces += len(reading.faces)
             self.total_ms += reading.total_ms
@@ -43,9 +67,9 @@ class FrameTimes:
     @property
     def fps(self) -> float:
         """Readings a second, by the clock on the wall, over those that are kept."""
-        kept = self._copy()
-        seconds = kept[-1][0] - kept[0][0] if kept else 0.0
-        return (len(kept) - 1) / seconds if seconds else 0.0
+        with self._lock:
+            at = self._at.values()
+        return float((len(at) - 1) / (at[-1] - at[0])) if len(at) > 1 else 0.0
 
     @property
     def overhead(self) -> float:
@@ -55,21 +79,12 @@ class FrameTimes:
 
     def frame_ms(self, seconds: float = float("inf")) -> dict[str, float]:
         """Percentiles of the time a frame took, over the last ``seconds``."""
-        oldest = time.monotonic() - seconds
-        return percentiles(reading.total_ms for at, reading in self._copy() if at >= oldest)
+        with self._lock:
+            at, ms = self._at.values(), self._frame_ms.values()
+        return percentiles(ms[at >= time.monotonic() - seconds])
 
     def stage_ms(self) -> dict[str, dict[str, float]]:
         """Percentiles for each step, in the order in which steps first occurred."""
-        steps: dict[str, list[float]] = {}
-        for _, reading in self._copy():
-            _append(steps, reading.stage_ms)
-        return {step: percentiles(values) for step, values in steps.items()}
-
-    def _copy(self) -> list[tuple[float, Reading]]:
         with self._lock:
-            return list(self._newest)
-
-
-def _append(steps: dict[str, list[float]], stage_ms: Mapping[str, float]) -> None:
-    for step, ms in stage_ms.items():
-        steps.setdefault(step, []).append(ms)
+            steps = {step: ring.values() for step, ring in self._stage_ms.items()}
+        return {step: percentiles(values) for step, values in steps.items()}

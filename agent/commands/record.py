@@ -26,9 +26,12 @@ class RecordError(UserError):
 
 def record(
     name: Annotated[str, typer.Argument(help="The person's name.")],
+    more: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Further files after --image.")
+    ] = None,
     image: Annotated[
         list[Path] | None,
-        typer.Option("--image", "-i", help="Enrol from this file instead of a camera; may be repeated."),
+        typer.Option("--image", "-i", metavar="FILE...", help="Enrol from these files instead of a camera."),
     ] = None,
     seconds: Annotated[
         float | None,
@@ -52,10 +55,12 @@ def record(
     from agent.config import load
 
     settings = load(config)
+    if more and not image:
+        raise typer.BadParameter(f"what is {str(more[0])!r}? Name files after --image")
     if image:
         if seconds is not None or camera is not None:
             raise typer.BadParameter("--image needs no camera: leave out --seconds and --camera")
-        _from_images(settings, name, image, add=add, skip_bad=skip_bad)
+        _from_images(settings, name, [*image, *(more or ())], add=add, skip_bad=skip_bad)
     elif skip_bad:
         raise typer.BadParameter("--skip-bad is about images: name some with --image")
     else:

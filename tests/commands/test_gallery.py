@@ -249,6 +249,13 @@ def test_a_name_that_cannot_be_is_refused_before_any_work(use_pack, run, samples
 # From the camera
 
 
+def test_files_may_follow_one_flag_as_a_shell_writes_them(run, samples):
+    done = run("record", "Barack", "--image", samples / "obama.jpg", samples / "obama2.jpg")
+    assert done.returncode == 0, done.stderr
+    assert "2 samples taken" in done.stdout
+    assert run("record", "Joe", samples / "biden.jpg").returncode == 2
+
+
 def test_without_a_daemon_recording_says_how_to_start_one(run):
     refused(run("record", "Ada"), "is it running? `cabinsense run` starts it")
 

@@ -1,0 +1,80 @@
+"""`cabinsense config` and the top of the command line."""
+
+import os
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from agent.config import Config, parse
+
+
+def run(*arguments: str, config: str = "/nowhere/config.toml") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "agent", *arguments],
+        env=os.environ | {"CABINSENSE_CONFIG": config},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text('[[cameras]]\nname = "cabin"\nsource = "/dev/video0"\n[detector]\nthreshold = 0.4\n')
+    return str(path)
+
+
+def test_what_is_shown_is_the_configuration_in_force_and_can_be_read_back(file):
+    shown = run("config", "show", config=file)
+    assert shown.returncode == 0, shown.stderr
+    again = parse(shown.stdout.encode(), "shown")
+    assert again.detector.threshold == 0.4
+    assert again.cameras[0].name == "cabin"
+
+
+def test_programs_get_json(file):
+    shown = run("config", "show", "--json", "--config", file)
+    assert msgspec.json.decode(shown.stdout, type=Config).detector.threshold == 0.4
+
+
+def test_check_says_good_or_what_is_wrong(file, tmp_path):
+    assert "good (cameras: cabin)" in run("config", "check", file).stdout
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[detector]\nthreshold = 2\n")
+    refused = run("config", "check", str(bad))
+    assert refused.returncode == 1
+    assert str(bad) in refused.stderr
+    assert "detector.threshold" in refused.stderr
+
+
+def test_without_a_file_check_says_what_that_means():
+    done = run("config", "check")
+    assert done.returncode == 0
+    assert "does not exist" in done.stdout
+
+
+def test_the_reference_names_every_table():
+    done = run("config", "reference")
+    for table in msgspec.structs.fields(Config):
+        assert table.name in done.stdout
+
+
+def test_help_is_there_for_every_command_and_loads_no_heavy_library():
+    heavy = "cv2", "onnxruntime", "onnx", "sqlite_utils"
+    code = f"import agent.cli, sys; print([m for m in {heavy} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+    for command in ("run", "events", "record", "analyze", "bench", "gallery", "models", "config", "evaluate"):
+        assert run(command, "--help").returncode == 0
+
+
+def test_a_command_that_does_not_exist_is_a_usage_error():
+    assert run("dance").returncode == 2
+
+
+def test_the_version_is_printed():
+    assert run("--version").stdout.startswith("cabinsense ")
