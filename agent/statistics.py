@@ -34,9 +34,8 @@ class _Ring:
 
     def values(self) -> NDArray[np.float64]:
         """A copy of the numbers, oldest first."""
-        if self._count <= _KEPT:
-            return self._values[: self._count].copy()
-        return np.asarray(np.roll(self._values, -(self._count % _KEPT)))
+        oldest_first: NDArray[np.float64] = np.roll(self._values, -(self._count % _KEPT))
+        return oldest_first if self._count >= _KEPT else self._values[: self._count].copy()
 
 
 class FrameTimes:
