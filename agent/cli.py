@@ -1,5 +1,6 @@
 """The command line ``cabinsense``: its commands, and how their failures are told."""
 
+import errno
 import os
 import sys
 import threading
@@ -8,8 +9,20 @@ from typing import Annotated
 import typer
 
 from agent import __version__
-from agent.commands import analyze, bench, config, evaluate, events, gallery, models, record, run
-from agent.stage import READER
+from agent.commands import (
+    analyze,
+    bench,
+    calibrate,
+    config,
+    doctor,
+    evaluate,
+    events,
+    gallery,
+    models,
+    record,
+    run,
+)
+from agent.stage import MAY_HANG
 from engines.errors import UserError
 
 app = typer.Typer(
@@ -24,10 +37,12 @@ app.command("events")(events.events)
 app.command("record")(record.record)
 app.command("analyze")(analyze.analyze)
 app.command("bench")(bench.bench)
+app.command("doctor")(doctor.doctor)
 app.add_typer(gallery.app, name="gallery")
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(calibrate.app, name="calibrate")
 
 
 def _version(wanted: bool) -> None:
@@ -48,11 +63,10 @@ def _common(
 def main() -> None:
     """Run the command line; failures that a user can mend are told in one line, with exit status 1."""
     status = _run()
-    if any(thread.name.endswith(READER) for thread in threading.enumerate()):
-        # A camera's reader that hangs in OpenCV, say on a silent network camera, aborts the process if its read
-        # returns while the interpreter is being taken down. It holds nothing that must be saved.
-        sys.stdout.flush()
-        sys.stderr.flush()
+    if any(thread.name.endswith(MAY_HANG) for thread in threading.enumerate()):
+        # One that hangs in OpenCV, say on a silent network camera, aborts the process if it returns while the
+        # interpreter is being taken down; one that hangs before a terminal would hold that up for ever. Neither has
+        # anything to save, and whatever was printed has been flushed.
         os._exit(status)
     sys.exit(status)
 
@@ -60,8 +74,11 @@ def main() -> None:
 def _run() -> int:
     try:
         app()
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone, as in `| head`: nothing is left to say, and no one to hear it
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        typer.echo(f"error: the output cannot be written: {error.strerror}; make room for it", err=True)
+        return 1
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         return 1

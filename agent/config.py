@@ -4,6 +4,7 @@ A key that is not listed here is an error, so that a slip of the pen never goes 
 reference`` prints what stands here.
 """
 
+import codecs
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +15,7 @@ from msgspec import Meta, Struct, field
 from agent import paths
 from engines.errors import UserError
 
+MOST_CAMERAS = 16
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -95,6 +97,13 @@ class Engine(_Table, frozen=True):
             description="Where that does not run, let ONNX Runtime do it on the processor; `health` then says so."
         ),
     ] = False
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8"],
+        Meta(
+            description="What the models compute in. `int8` needs what `cabinsense calibrate int8` makes; `fp16` is "
+            "for `tensorrt`."
+        ),
+    ] = "fp32"
     threads: Annotated[
         int,
         Meta(description="Threads that share one run of a model; 0: one a core, four at most.", ge=0, le=64),
@@ -147,9 +156,11 @@ class Quality(_Table, frozen=True):
     """What a face must be to be recognised or enrolled."""
 
     min_eye_distance: Annotated[
-        float, Meta(description="Least distance between the eyes, frame pixels.", ge=0)
+        float, Meta(description="Least distance between the eyes, frame pixels.", ge=0, le=10_000)
     ] = 16.0
-    min_sharpness: Annotated[float, Meta(description="Least variance of the chip's Laplacian.", ge=0)] = 12.0
+    min_sharpness: Annotated[
+        float, Meta(description="Least variance of the chip's Laplacian.", ge=0, le=65_025)
+    ] = 12.0
     min_brightness: Annotated[float, Meta(description="Least mean luma of the chip.", ge=0, le=255)] = 35.0
     max_brightness: Annotated[float, Meta(description="Greatest mean luma of the chip.", ge=0, le=255)] = (
         225.0
@@ -166,8 +177,8 @@ class Identity(_Table, frozen=True):
     """Deciding who it is."""
 
     threshold: Annotated[
-        float | None,
-        Meta(description="Least cosine of a known person; leave it out to use the pack's own threshold."),
+        Annotated[float, Meta(ge=-1, le=1)] | None,
+        Meta(description="Least cosine of a known person; leave it out to use the pack's own."),
     ] = None
     margin: Annotated[
         float,
@@ -219,6 +230,54 @@ class Freshness(_Table, frozen=True):
     ] = 0.5
 
 
+class Gate(_Table, frozen=True):
+    """What an engine may differ from FP32 on ONNX Runtime and still go live. Losses are shares: 0.01 is a point."""
+
+    mean_drift: Annotated[
+        float,
+        Meta(
+            description="Greatest mean drift of embeddings, as a share of the gap between the mean scores of genuine "
+            "and impostor pairs.",
+            gt=0,
+            le=1,
+        ),
+    ] = 0.03
+    p99_drift: Annotated[
+        float, Meta(description="Likewise the drift that one embedding in a hundred exceeds.", gt=0, le=1)
+    ] = 0.1
+    emotion_change: Annotated[
+        Fraction, Meta(description="Greatest share of faces whose first expression changes.")
+    ] = 0.05
+    emotion_kl: Annotated[
+        float, Meta(description="Greatest mean divergence of expressions, nats.", gt=0, le=10)
+    ] = 0.02
+    emotion_loss: Annotated[
+        Fraction, Meta(description="Greatest loss in the accuracy of expressions, where labels are given.")
+    ] = 0.01
+    tar_loss: Annotated[
+        Fraction, Meta(description="Greatest loss in TAR at FAR 0.001, where pairs are given.")
+    ] = 0.01
+    accuracy_loss: Annotated[
+        Fraction,
+        Meta(description="Greatest loss in the accuracy of verification, where pairs are given."),
+    ] = 0.003
+    detection_iou: Annotated[
+        float, Meta(description="Least mean overlap (IoU) of a face's two boxes.", ge=0.5, lt=1)
+    ] = 0.9
+    detection_missed: Annotated[Fraction, Meta(description="Greatest share of faces missed.")] = 0.02
+    detection_extra: Annotated[
+        Fraction, Meta(description="Greatest share of faces found that the reference does not find.")
+    ] = 0.02
+    landmark_shift: Annotated[
+        float,
+        Meta(
+            description="Greatest mean shift of landmarks, as a share of the distance between the eyes.",
+            gt=0,
+            le=1,
+        ),
+    ] = 0.03
+
+
 class Config(_Table, frozen=True):
     """The configuration file."""
 
@@ -226,7 +285,7 @@ class Config(_Table, frozen=True):
         str, Meta(description="Folder of the model pack; empty: `packs/default` in the data folder.")
     ] = ""
     cameras: Annotated[
-        tuple[Camera, ...], Meta(description="The cameras, in `[[cameras]]` tables.", max_length=16)
+        tuple[Camera, ...], Meta(description="The cameras, in `[[cameras]]` tables.", max_length=MOST_CAMERAS)
     ] = ()
     engine: Engine = field(default_factory=Engine)
     detector: Detector = field(default_factory=Detector)
@@ -237,6 +296,7 @@ class Config(_Table, frozen=True):
     events: Events = field(default_factory=Events)
     control: Control = field(default_factory=Control)
     freshness: Freshness = field(default_factory=Freshness)
+    gate: Gate = field(default_factory=Gate)
 
     def __post_init__(self) -> None:
         """Refuse what types alone cannot."""
@@ -244,8 +304,24 @@ class Config(_Table, frozen=True):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two cameras are called {twice[0]}; names must differ")
+        if self.identity.votes > self.identity.window:
+            raise ValueError(
+                "identity.votes must not be above identity.window: no decision would ever be made"
+            )
+        if self.events_endpoint == self.control_endpoint:
+            raise ValueError("events.endpoint and control.endpoint must differ")
         if self.quality.min_brightness >= self.quality.max_brightness:
             raise ValueError("quality.min_brightness must be below quality.max_brightness")
+
+    def resolved(self) -> "Config":
+        """This with every path and address that a default leaves open."""
+        return msgspec.structs.replace(
+            self,
+            pack=str(self.pack_path),
+            gallery=msgspec.structs.replace(self.gallery, path=str(self.gallery_path)),
+            events=msgspec.structs.replace(self.events, endpoint=self.events_endpoint),
+            control=msgspec.structs.replace(self.control, endpoint=self.control_endpoint),
+        )
 
     @property
     def pack_path(self) -> Path:
@@ -268,9 +344,13 @@ class Config(_Table, frozen=True):
         return self.control.endpoint or f"ipc://{paths.runtime_dir() / 'control.sock'}"
 
 
+SYSTEM_PATH = Path("/etc/cabinsense/config.toml")
+"""The one file that need not exist: whoever names another means it."""
+
+
 def default_path() -> Path:
-    """The file read when none is named: ``CABINSENSE_CONFIG``, else ``/etc/cabinsense/config.toml``."""
-    return Path(os.environ.get("CABINSENSE_CONFIG") or "/etc/cabinsense/config.toml")
+    """The file read when none is named: ``CABINSENSE_CONFIG``, else ``SYSTEM_PATH``."""
+    return Path(os.environ.get("CABINSENSE_CONFIG") or SYSTEM_PATH)
 
 
 def load(path: Path | None = None) -> Config:
@@ -281,7 +361,7 @@ def load(path: Path | None = None) -> Config:
     """
     if path is None:
         path = default_path()
-        if not path.exists():
+        if path == SYSTEM_PATH and not path.exists():
             return Config()
     try:
         data = path.read_bytes()
@@ -297,7 +377,7 @@ def parse(data: bytes, name: str) -> Config:
         ConfigError: as ``load``.
     """
     try:
-        return msgspec.toml.decode(data, type=Config)
+        return msgspec.toml.decode(data.removeprefix(codecs.BOM_UTF8), type=Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{name}: {error}; `cabinsense config reference` lists every key") from error
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:

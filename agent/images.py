@@ -21,7 +21,8 @@ _MAX_BYTES = 8 * MAX_PIXELS  # 16 bits, four channels, nothing compressed
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
     # Whatever OpenCV has to say is also in an exception or a return value, which we put into words of our own.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # OpenCV 4, which JetPack brings, has the switch in another place than OpenCV 5; 0 is silence in both.
+    (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
 
 
 class ImageError(UserError):

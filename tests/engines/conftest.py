@@ -1,16 +1,23 @@
 """Every backend made in the same way, so that one story is told of all of them."""
 
+import functools
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from engines.build import Model, choose_target, ensure_plan
 from engines.engine import Engine
 from engines.model import with_dims
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
+from engines.plans import Library
+from engines.probe import Device, probe_cuda, probe_library
 from engines.sources.onnx_graph import GraphWriter, image_input, norm
+from engines.tensorrt_engine import TensorRTEngine
 
 Make = Callable[[onnx.ModelProto, Mapping[str, int]], Engine]
 
@@ -35,7 +42,20 @@ def _litert(model: onnx.ModelProto, dims: Mapping[str, int]) -> Engine:
 
 
 def _tensorrt(model: onnx.ModelProto, dims: Mapping[str, int]) -> Engine:
-    pytest.skip("TensorRT needs an NVIDIA GPU")
+    device, library = _gpu()
+    if device is None:
+        pytest.skip("TensorRT needs an NVIDIA GPU")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        onnx.save(model, file)
+        ensure_plan(Model(file, dims), choose_target(library, None, device), "fp32")
+        return TensorRTEngine.load(file, dims, "fp32", library)
+
+
+@functools.cache
+def _gpu() -> tuple[Device | None, Library]:
+    """The GPU that is here, and the library to use it with."""
+    return probe_cuda().device, "tensorrt" if probe_library("tensorrt").version else "tensorrt-rtx"
 
 
 MAKERS: dict[str, Make] = {

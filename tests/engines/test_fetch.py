@@ -224,6 +224,21 @@ def test_no_network_is_said_with_what_to_do(folder, monkeypatch):
     assert lying_in(folder) == {}
 
 
+def test_after_a_fetch_that_was_cut_off_it_is_true_what_is_said_of_the_next(index, folder, monkeypatch):
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_RESUME_RETRIES", "0")
+    monkeypatch.setattr("engines.sources.fetch._RESUMES", "0")  # or pip itself would go on with it
+    index.cut = "secondmodel"
+    with pytest.raises(
+        FetchError, match="files that are finished are kept, the interrupted one starts again"
+    ):
+        fetch_quietly([FIRST, SECOND], folder)
+    assert lying_in(folder) == {"firstmodel.bin": content(1)}
+    index.asked.clear()
+    fetch_quietly([FIRST, SECOND], folder)
+    assert index.asked == [("secondmodel", 0)]
+
+
 def test_a_folder_that_cannot_be_written_is_named(mirror, folder):
     folder.write_bytes(b"a file where a folder must be")
     with pytest.raises(FetchError, match=r"sources.*; set XDG_CACHE_HOME"):
