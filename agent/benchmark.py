@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from agent.capture import CaptureError, open_source
+from agent.capture import CaptureError, label, open_source
 from agent.config import Camera, Config
 from agent.gallery.matcher import match
 from agent.gallery.types import Snapshot
@@ -97,4 +97,4 @@ def _images(source: str) -> Iterator[Image]:
         finally:
             opened.close()
         if not count:
-            raise CaptureError(f"{source}: not one frame could be read")
+            raise CaptureError(f"{label(source)}: not one frame could be read")

@@ -127,7 +127,8 @@ class VideoFile:
         self._frames = 0
         self._time_s = 0.0
         _check_file(self._path)
-        self._capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
+        # Absolute, for FFmpeg takes the beginning of `12:30.mp4` for a protocol.
+        self._capture = cv2.VideoCapture(str(self._path.absolute()), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             raise CaptureError(
                 f"{self._path}: not a video that can be read, or one that was cut off; copy it again, or convert it "
@@ -253,8 +254,9 @@ def bgr(image: Array) -> Image:
 
 
 def label(source: str) -> str:
-    """The source as it may be shown: without the user and password that an address or a pipeline may hold."""
-    return re.sub(r"\buser-pw=\S+", "user-pw=…", re.sub(r"://[^/\s]*@", "://", source))
+    """The source as it may be shown: without the user, password or query that an address or a pipeline may hold."""
+    shown = re.sub(r"\buser-pw=\S+", "user-pw=…", re.sub(r"://[^/\s]*@", "://", source))
+    return re.sub(r"(://[^?\s]*)\?[^\s\"']*", r"\1?…", shown)
 
 
 def _check_file(path: Path) -> None:

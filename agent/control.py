@@ -21,6 +21,7 @@ MAX_REQUEST = 64 * 1024
 """Bytes that a request may have; the daemon hangs up on a longer one."""
 _PROBE_S = 0.3  # for a TCP endpoint; a local socket answers or refuses at once
 _STEP_S = 0.1  # how often a waiting client reports the time
+_ALIVE_S = 1.0  # how often it looks whether the daemon still lives
 
 
 class ControlError(UserError):
@@ -202,13 +203,15 @@ def request(
         waiting: called about ten times a second with the seconds that have passed.
 
     Raises:
-        ControlError: no daemon runs there, it does not answer in time, or it refuses.
+        ControlError: no daemon runs there, it ends before it has answered, it does not answer in time, or it
+            refuses.
     """
     if not daemon_listens(endpoint):
         raise ControlError(
             "no_daemon", f"no daemon answers at {endpoint}; is it running? `cabinsense run` starts it"
         )
     started = time.monotonic()
+    looked = 0.0
     with zmq.Context() as context, context.socket(zmq.REQ) as client:
         client.linger = 0
         client.connect(endpoint.replace("tcp://*:", "tcp://127.0.0.1:"))
@@ -220,6 +223,15 @@ def request(
                     "no_answer",
                     f"the daemon at {endpoint} did not answer within {timeout_s:g} s; look at its log",
                 )
+            if passed - looked >= _ALIVE_S:
+                looked = passed
+                # A daemon that ends in order has replied before it goes: its last word may have just arrived.
+                if not daemon_listens(endpoint) and not client.poll(round(_STEP_S * 1000)):
+                    raise ControlError(
+                        "no_daemon",
+                        f"the daemon at {endpoint} ended before it answered; look at its log, start it again with "
+                        "`cabinsense run`, and try again",
+                    )
             waiting(passed)
         data = client.recv()
     try:

@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
 
 import cv2
 
@@ -84,7 +83,7 @@ class Daemon:
             self.cameras,
             self.perception,
             (self.publisher, control),
-            lambda: readings.dropped + self._outbox.dropped,
+            lambda: self.publisher.dropped,
             self._networks.notes,
             self._outbox,
         )
@@ -102,11 +101,12 @@ class Daemon:
         """Ask the daemon to end; may be called from a signal handler."""
         self._stopping.set()
 
-    def run(self, tick: Callable[[], None] = lambda: None) -> None:
-        """Run until ``stop`` is called or every camera has ended; then stop all stages within two seconds.
+    def dropped_frames(self) -> int:
+        """Frames of all cameras that were replaced by a newer one before they were looked at."""
+        return sum(camera.health().dropped for camera in self.cameras)
 
-        Args:
-            tick: called about ten times a second from this thread.
+    def run(self) -> None:
+        """Run until ``stop`` is called or every camera has ended; then stop all stages within two seconds.
 
         Raises:
             DaemonError: a stage failed, or no camera can ever deliver.
@@ -115,10 +115,9 @@ class Daemon:
             stage.start()
         try:
             while not self._stopping.wait(0.1) and not self._finished():
-                tick()
+                pass
         finally:
             self._shut_down()
-        tick()
 
     def _finished(self) -> bool:
         """Every camera has ended and every frame been read; raises DaemonError where something broke."""

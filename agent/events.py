@@ -137,8 +137,8 @@ class EnrollmentEvent(Event, frozen=True, kw_only=True, tag="enrollment", tag_fi
     reason: Annotated[
         str | None,
         Meta(
-            description="Why it was refused: `no_frames`, `no_face`, `several_faces`, `poor_quality`, `cancelled`, "
-            "`stopping` or `gallery`."
+            description="Why it was refused: `no_frames`, `no_face`, `several_faces`, `person_changed`, "
+            "`several_people`, `poor_quality`, `cancelled`, `stopping` or `gallery`."
         ),
     ] = None
     detail: Annotated[

@@ -56,13 +56,14 @@ class Narrator:
     def events(self, reading: Reading) -> list[Event]:
         """The events of one reading, in the order in which they are to be sent.
 
-        The face event comes first, then what has changed face by face, then the tracks that have ended. The readings
+        The face event comes first, then what has changed face by face, then the tracks that have ended. A reading
+        that is about no frame, because its camera is silent, has no face event. The readings
         of a camera must come in order. A reading holds every living track, so one that is missing from it has ended:
         that is told even when the reading that said so was dropped.
         """
         origin = _origin(reading)
         told = self._told.setdefault(reading.frame.camera, {})
-        events: list[Event] = [_face_event(reading, origin)]
+        events: list[Event] = [] if reading.frame.index < 0 else [_face_event(reading, origin)]
         for face in reading.faces:
             events += self._changes(face, origin, told)
         for track in sorted(told.keys() - {face.track for face in reading.faces}):

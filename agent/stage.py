@@ -6,8 +6,8 @@ import time
 
 log = logging.getLogger(__name__)
 
-READER = "-reader"
-"""How the name of a thread ends that may hang in a camera's driver, beyond the reach of any stop."""
+MAY_HANG = " (may hang)"
+"""How the name of a thread ends that may hang in a camera's driver or before a terminal, beyond the reach of a stop."""
 
 
 class Stage:

@@ -18,6 +18,10 @@ def test_an_empty_file_is_all_defaults():
     assert parse(b"", "x.toml") == Config()
 
 
+def test_a_byte_order_mark_is_no_mistake():
+    assert parse(b"\xef\xbb\xbf[detector]\nthreshold = 0.4", "x.toml").detector.threshold == 0.4
+
+
 def test_a_camera_needs_only_a_name_and_a_source():
     (camera,) = parse(ONE_CAMERA, "x.toml").cameras
     assert (camera.name, camera.source) == ("cabin", "/dev/video0")
@@ -38,6 +42,11 @@ def test_a_camera_needs_only_a_name_and_a_source():
         (b'[[cameras]]\nname = "a"', "source"),
         (b"[quality]\nmin_brightness = 200\nmax_brightness = 100", "min_brightness"),
         (b'[events]\nencoding = "xml"', "xml"),
+        (b"[identity]\nthreshold = 95.0", "identity.threshold"),
+        (b"[identity]\nthreshold = nan", "identity.threshold"),
+        (b"[identity]\nvotes = 10\nwindow = 3", "identity.votes"),
+        (b"[quality]\nmin_eye_distance = inf", "quality.min_eye_distance"),
+        (b'[events]\nendpoint = "ipc:///a"\n[control]\nendpoint = "ipc:///a"', "must differ"),
     ],
 )
 def test_a_mistake_is_named_with_its_file(text, told):
@@ -48,6 +57,10 @@ def test_a_mistake_is_named_with_its_file(text, told):
 
 def test_a_file_that_is_not_there_is_an_error_only_when_it_was_asked_for(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("CABINSENSE_CONFIG", str(tmp_path / "none.toml"))
+    with pytest.raises(ConfigError, match=r"none\.toml"):
+        load()
+    monkeypatch.delenv("CABINSENSE_CONFIG")
+    monkeypatch.setattr("agent.config.SYSTEM_PATH", tmp_path / "none.toml")
     assert load() == Config()
     with pytest.raises(ConfigError, match="No such file"):
         load(tmp_path / "none.toml")

@@ -2,20 +2,36 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent.enrolment import ADVICE, Enrolment, Refusal
+from agent.enrolment import ADVICE, Enrolment, Refusal, agreement_floor, strangers
 from agent.perception.types import Detection, Face, Pose, Quality, Reading, Stamp
 
 GOOD = Quality(40.0, 100.0, 120.0, 50.0, Pose(0.0, 0.0, 0.0))
 EMBEDDING = np.eye(1, 8, dtype=np.float32)[0]
+FLOOR = agreement_floor(0.9258)
+
+
+def like(number: int, person: int = 0) -> np.ndarray:
+    """One of many looks at one of two people: cosines are as the default pack's, 0.96 and 0.84."""
+    axes = np.eye(24)
+    look = 0.84**0.5 * axes[0] + 0.12**0.5 * axes[1 + person] + 0.04**0.5 * axes[3 + number]
+    return look.astype(np.float32)
 
 
 def face(
-    side: float = 100.0, quality: Quality | None = GOOD, *, coasting: bool = False, looked: bool = True
+    side: float = 100.0,
+    quality: Quality | None = GOOD,
+    *,
+    coasting: bool = False,
+    looked: bool = True,
+    track: int = 1,
+    embedding: np.ndarray = EMBEDDING,
 ) -> Face:
     place = Detection((0.0, 0.0, side, side), 0.9, np.zeros((5, 2), np.float32))
     return Face(
-        1, place, coasting, quality, "seen", None, None, EMBEDDING if looked and not coasting else None
+        track, place, coasting, quality, "seen", None, None, embedding if looked and not coasting else None
     )
 
 
@@ -29,14 +45,14 @@ def reading(at: float, *faces: Face, camera: str = "cabin", valid: bool = True) 
 
 def record(*faces_of: tuple[Face, ...], seconds: float = 2.0, most: int = 50, fps: float = 30.0) -> Enrolment:
     """A recording from second 10 on, of readings at an even rate."""
-    enrolment = Enrolment("cabin", 10.0, seconds, most)
+    enrolment = Enrolment("cabin", 10.0, seconds, most, FLOOR)
     for i, faces in enumerate(faces_of):
         enrolment.add(reading(10.0 + i / fps, *faces))
     return enrolment
 
 
 def test_a_good_face_gives_samples_a_fifth_of_a_second_apart():
-    enrolment = Enrolment("cabin", 10.0, 2.0, 50)
+    enrolment = Enrolment("cabin", 10.0, 2.0, 50, FLOOR)
     taken = [i / 30 for i in range(60) if enrolment.add(reading(10.0 + i / 30, face()))]
     assert len(taken) == len(enrolment.samples) == 10
     assert min(np.diff(taken)) >= 0.2 - 1e-9
@@ -44,7 +60,7 @@ def test_a_good_face_gives_samples_a_fifth_of_a_second_apart():
 
 
 def test_few_samples_are_spread_over_the_whole_time():
-    enrolment = Enrolment("cabin", 0.0, 10.0, 4)
+    enrolment = Enrolment("cabin", 0.0, 10.0, 4, FLOOR)
     taken = [i / 30 for i in range(300) if enrolment.add(reading(i / 30, face()))]
     assert taken == pytest.approx([0.0, 2.5, 5.0, 7.5], abs=0.1)
 
@@ -54,7 +70,7 @@ def test_no_more_samples_are_taken_than_asked_for():
 
 
 def test_it_is_over_when_the_time_is_up_and_not_before():
-    enrolment = Enrolment("cabin", 10.0, 2.0, 50)
+    enrolment = Enrolment("cabin", 10.0, 2.0, 50, FLOOR)
     assert not enrolment.over(11.99)
     assert enrolment.over(12.0)
 
@@ -86,6 +102,39 @@ def test_somebody_who_leans_in_for_a_moment_is_never_sampled_but_stops_nothing()
     assert len(enrolment.samples) == 7
 
 
+def test_who_takes_the_seat_in_the_middle_of_a_recording_is_not_mixed_in():
+    enrolment = record(*[(face(),)] * 30, *[(face(track=2),)] * 30)
+    assert enrolment.refusal() == Refusal("person_changed")
+    assert len(enrolment.samples) == 5
+    assert "record again" in enrolment.refusal().advice
+
+
+def test_who_leaves_before_the_first_sample_changes_nothing():
+    blurred = Quality(40.0, 1.0, 120.0, 50.0, Pose(0.0, 0.0, 0.0), ("blurred",))
+    enrolment = record(*[(face(quality=blurred, track=7),)] * 20, *[(face(track=8),)] * 40)
+    assert enrolment.refusal() is None
+
+
+def test_two_people_on_one_track_are_told_by_their_faces():
+    """As when one head passes before another and the track goes over to it."""
+    first = [(face(embedding=like(i // 6)),) for i in range(30)]
+    second = [(face(embedding=like(i // 6, person=1)),) for i in range(30)]
+    assert record(*first, *second).refusal() == Refusal("several_people")
+    assert record(*first, *second[:6]).refusal() == Refusal("several_people")
+    assert record(*first, *first).refusal() is None
+
+
+@given(st.permutations(range(9)), st.integers(0, 4))
+def test_the_fewer_are_the_strangers_in_whatever_order_they_come(order, others):
+    looks = [like(i, person=int(i < others)) for i in order]
+    assert strangers(looks, FLOOR) == [place for place, i in enumerate(order) if i < others]
+
+
+def test_of_one_look_at_each_of_two_people_nobody_can_say_who_is_meant():
+    assert len(strangers([like(0), like(1, person=1)], FLOOR)) == 1
+    assert strangers([like(0)], FLOOR) == []
+
+
 def test_only_poor_faces_are_refused_with_the_commonest_reason():
     enrolment = record(
         *[(poor("blurred"),)] * 10, *[(poor("too_dark", "blurred"),)] * 5, *[(poor("too_dark"),)] * 20
@@ -106,7 +155,7 @@ def test_a_face_that_nobody_looked_at_gives_no_sample():
 
 
 def test_other_cameras_stale_frames_and_frames_from_before_do_not_count():
-    enrolment = Enrolment("cabin", 10.0, 2.0, 50)
+    enrolment = Enrolment("cabin", 10.0, 2.0, 50, FLOOR)
     assert not enrolment.add(reading(10.5, face(), camera="rear"))
     assert not enrolment.add(reading(9.9, face()))
     assert not enrolment.add(reading(10.5, face(), valid=False))
@@ -119,6 +168,8 @@ def test_there_is_advice_for_every_reason():
         Refusal("no_frames"),
         Refusal("no_face"),
         Refusal("several_faces"),
+        Refusal("person_changed"),
+        Refusal("several_people"),
         Refusal("poor_quality"),
     ):
         assert refusal.advice

@@ -22,15 +22,15 @@ def check(
     ] = None,
 ) -> None:
     """Say whether a configuration can be used; exit status 1 if not."""
-    from agent.config import default_path, load
+    from agent.config import SYSTEM_PATH, default_path, load
 
     path = file or default_path()
-    if file is None and not path.exists():
+    if path == SYSTEM_PATH and not path.exists():
         typer.echo(f"{path} does not exist: every key has its default, and no camera is configured")
         return
     config = load(path)
     cameras = ", ".join(camera.name for camera in config.cameras) or "none"
-    typer.echo(f"{path}: good (cameras: {cameras})")
+    typer.echo(f"{path}: every key is known and within its bounds (cameras: {cameras})")
 
 
 @app.command()
@@ -43,7 +43,7 @@ def show(
 
     from agent.config import load
 
-    values = load(config)
+    values = load(config).resolved()
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(values)).decode())
     else:

@@ -1,6 +1,6 @@
 """Tables for people: what the agent sees, and how long it takes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -8,7 +8,12 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from agent.mailbox import Mailbox
 from agent.perception.types import Face, Reading
+from agent.stage import MAY_HANG, Stage
+from agent.statistics import FrameTimes
+
+_REDRAW_S = 0.1
 
 
 def times_table(steps: Mapping[str, Mapping[str, float]]) -> Table:
@@ -37,9 +42,13 @@ def readings_table(readings: Mapping[str, Reading]) -> Table:
 
 def who(face: Face) -> str:
     """Name, ``unknown`` or ``…`` while undecided; brackets when the face is not seen just now."""
-    name = face.match.person if face.state == "confirmed" and face.match else None
-    word = name or ("unknown" if face.state == "unknown" else "…")
-    return f"({word})" if face.coasting else word
+    return f"({_name(face)})" if face.coasting else _name(face)
+
+
+def _name(face: Face) -> str:
+    if face.state == "confirmed" and face.match and face.match.person:
+        return face.match.person
+    return "unknown" if face.state == "unknown" else "…"
 
 
 def _score(face: Face) -> str:
@@ -50,6 +59,53 @@ def _expression(face: Face) -> str:
     if face.emotion is None:
         return ""
     return f"{face.emotion.label} {max(face.emotion.probabilities):.0%}"
+
+
+class Screen(Stage):
+    """Shows readings until it is stopped, and then a summary.
+
+    A thread of its own: a terminal that is not being read holds up whoever writes to it, and must not hold up the end
+    of the daemon.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        watch: Mailbox[Reading],
+        times: FrameTimes,
+        dropped: Callable[[], int],
+        *,
+        show_table: bool,
+    ) -> None:
+        """Show what comes into ``watch``; the summary is about ``times`` and the frames ``dropped``."""
+        super().__init__(f"display{MAY_HANG}")
+        self._console = console
+        self._watch = watch
+        self._times = times
+        self._dropped = dropped
+        self._display = TableDisplay(console) if show_table else LineDisplay(console)
+
+    def work(self) -> None:
+        """Show, ten times a second, what has come in."""
+        with self._display as display:
+            last = False
+            while not last:
+                last = self.stopping.wait(_REDRAW_S)
+                while (reading := self._watch.take(0)) is not None:
+                    display.show(reading)
+                display.refresh()
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        times = self._times
+        if not times.frames:
+            self._console.print("no frame was read")
+            return
+        self._console.print(times_table({**times.stage_ms(), "frame": times.frame_ms()}))
+        self._console.print(
+            f"{times.frames} frames, {times.faces} faces, {times.fps:.1f} frames a second, "
+            f"{self._dropped()} frames dropped, overhead {times.overhead:.2f}"
+        )
 
 
 class TableDisplay:
@@ -93,7 +149,7 @@ class LineDisplay:
         """Print what this reading changes."""
         camera, index = reading.frame.camera, reading.frame.index
         for face in reading.faces:
-            word = f"{who(face).strip('()')} {_expression(face).split(' ')[0]}".strip()
+            word = f"{_name(face)} {_expression(face).split(' ')[0]}".strip()
             if self._told.get((camera, face.track)) != word:
                 self._told[camera, face.track] = word
                 times = f"{reading.total_ms:.1f} ms"

@@ -1,8 +1,10 @@
 """``cabinsense record``: enrol a person, from image files or before the running daemon's camera."""
 
 import os
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,9 +78,9 @@ def _from_camera(config: "Config", name: str, seconds: float, camera: str, *, ad
 
     wanted = Record(name=name, seconds=seconds, camera=camera, add=add)
     columns = TextColumn("look towards the camera"), BarColumn(), TimeRemainingColumn()
-    try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task("", total=seconds)
+    with _interrupts(), Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=seconds)
+        try:
             reply = request(
                 config.control_endpoint,
                 wanted,
@@ -86,10 +88,32 @@ def _from_camera(config: "Config", name: str, seconds: float, camera: str, *, ad
                 seconds + _ANSWER_S,
                 lambda passed: progress.update(bar, completed=passed),
             )
-    except KeyboardInterrupt:
-        request(config.control_endpoint, Cancel(), Done, _ANSWER_S)
-        raise
+        except KeyboardInterrupt:  # before the bar is taken down, which fails on a terminal that was closed
+            request(config.control_endpoint, Cancel(), Done, _ANSWER_S)
+            raise
     typer.echo(f"{reply.name} is enrolled: {reply.taken} samples taken, {reply.samples} in the gallery")
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Within, SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does: nobody is recorded unattended."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def interrupt(_number: int, _frame: object) -> None:
+        for (
+            number
+        ) in before:  # they often come in pairs, and the second must not stop what the first has begun
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _from_images(config: "Config", name: str, files: Sequence[Path], *, add: bool, skip_bad: bool) -> None:
@@ -97,6 +121,7 @@ def _from_images(config: "Config", name: str, files: Sequence[Path], *, add: boo
     import cv2
 
     from agent import networks
+    from agent.enrolment import agreement_floor
     from agent.gallery.store import Gallery
     from agent.perception.chain import FaceReader
     from engines.pack import verify
@@ -106,16 +131,45 @@ def _from_images(config: "Config", name: str, files: Sequence[Path], *, add: boo
     with Gallery.open(config.gallery_path) as gallery:
         name = gallery.check_new(name, add=add)
         reader = FaceReader(networks.load(pack, config), config, time.perf_counter)
-        samples = [sample for file in files if (sample := _told(reader, file)) is not None]
-        bad = len(files) - len(samples)
-        if not samples or (bad and not skip_bad):
-            hint = "; --skip-bad enrols from the others" if samples else ""
+        taken = [(file, sample) for file in files if (sample := _told(reader, file)) is not None]
+        bad = len(files) - len(taken)
+        if not taken or (bad and not skip_bad):
+            hint = "; --skip-bad enrols from the others" if taken else ""
             raise RecordError(
                 f"{bad} of {len(files)} images cannot be used, so {name} was not enrolled{hint}"
             )
+        floor = agreement_floor(pack.manifest.face.threshold)
+        samples = _of_one_person(name, taken, floor, skip_bad=skip_bad)
         total = gallery.enrol(name, samples, pack.manifest.digest, config.gallery.max_samples, add=add)
     typer.echo(f"{name} is enrolled: {len(samples)} samples taken, {total} in the gallery")
     _announce(config)
+
+
+def _of_one_person(
+    name: str, taken: "Sequence[tuple[Path, Sample]]", floor: float, *, skip_bad: bool
+) -> "list[Sample]":
+    """The samples, less those of somebody else where ``skip_bad`` allows it and it is clear which they are.
+
+    Raises:
+        RecordError: they are not of one person.
+    """
+    from agent.enrolment import strangers
+
+    odd = strangers([sample.embedding for _, sample in taken], floor)
+    named = ", ".join(str(taken[index][0]) for index in odd)
+    if 2 * len(odd) >= len(taken):
+        raise RecordError(
+            f"{named}: not the same person as on the other images, and it cannot be told who is {name}, so "
+            "nobody was enrolled; name images of one person"
+        )
+    if odd and not skip_bad:
+        raise RecordError(
+            f"{named}: not the same person as on the other images, so {name} was not enrolled; --skip-bad enrols "
+            "from the others"
+        )
+    if odd:
+        typer.echo(f"{named}: left out, not the same person as on the other images", err=True)
+    return [sample for index, (_, sample) in enumerate(taken) if index not in odd]
 
 
 def _told(reader: "FaceReader", file: Path) -> "Sample | None":

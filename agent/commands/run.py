@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agent.config import Config
-    from agent.daemon import Daemon
 
 
-_WATCHED = 64  # readings that may wait for the display; it catches up ten times a second
+_WATCHED = 64  # readings that may wait for the display
+_LAST_WORDS_S = 1.0  # for the summary; a terminal that nobody reads does not get it
 
 
 def run(
@@ -52,19 +52,25 @@ def _with_sources(config: "Config", sources: list[str], sample: bool) -> "Config
     """The configuration with its cameras replaced by what the command line names."""
     import msgspec
 
-    from agent.config import Camera
+    from agent.config import MOST_CAMERAS, Camera
     from agent.samples import clip
 
     if sample:
         return msgspec.structs.replace(config, cameras=(Camera(name="sample", source=str(clip())),))
     if sources:
-        cameras = tuple(Camera(name=f"source{i}", source=each) for i, each in enumerate(sources))
+        named = [{"name": f"source{i}", "source": each} for i, each in enumerate(sources)]
+        try:
+            cameras = msgspec.convert(
+                named, Annotated[tuple[Camera, ...], msgspec.Meta(max_length=MOST_CAMERAS)]
+            )
+        except msgspec.ValidationError as error:
+            raise typer.BadParameter(f"--source: {error}") from error
         return msgspec.structs.replace(config, cameras=cameras)
     return config
 
 
 def _run(config: "Config", console: "Console", show_table: bool) -> None:
-    from agent.commands.display import LineDisplay, TableDisplay
+    from agent.commands.display import Screen
     from agent.daemon import Daemon
     from agent.gallery.store import Gallery
     from agent.live import Live
@@ -79,30 +85,10 @@ def _run(config: "Config", console: "Console", show_table: bool) -> None:
     daemon = Daemon(config, pack, live, watch)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
-    display = TableDisplay(console) if show_table else LineDisplay(console)
-
-    def tick() -> None:
-        while (reading := watch.take(0)) is not None:
-            display.show(reading)
-        display.refresh()
-
+    screen = Screen(console, watch, daemon.perception.times, daemon.dropped_frames, show_table=show_table)
+    screen.start()
     try:
-        with display:
-            daemon.run(tick)
+        daemon.run()
     finally:
-        _summary(daemon, console)
-
-
-def _summary(daemon: "Daemon", console: "Console") -> None:
-    from agent.commands.display import times_table
-
-    times = daemon.perception.times
-    if not times.frames:
-        console.print("no frame was read")
-        return
-    console.print(times_table({**times.stage_ms(), "frame": times.frame_ms()}))
-    dropped = sum(camera.health().dropped for camera in daemon.cameras)
-    console.print(
-        f"{times.frames} frames, {times.faces} faces, {times.fps:.1f} frames a second, "
-        f"{dropped} frames dropped, overhead {times.overhead:.2f}"
-    )
+        screen.stop()
+        screen.join(_LAST_WORDS_S)

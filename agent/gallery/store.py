@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 BUSY_S = 1.0
 """How long to wait for another process that writes; its transactions take milliseconds."""
 _APPLICATION_ID = 0x43424E53  # "CBNS", in the file's header: tells a gallery from other SQLite databases
+_FULL = 128 * 1024  # bytes: with less the log and its index, 32 KiB and more, find no room
 _UNIT = 1e-3  # how far the length of an embedding may be from 1
 
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -348,6 +349,8 @@ def _make(path: Path) -> None:
             if path.stat().st_mode & 0o077:
                 path.chmod(0o600)
     except OSError as error:
+        if _disk_full(path.parent):
+            raise GalleryError(f"{path} {_REMEDIES['is full']}") from error
         raise GalleryError(
             f"{path}: {error.strerror}; the gallery and its folder must belong to the user who runs this"
         ) from error
@@ -396,6 +399,15 @@ def _nobody(name: str) -> GalleryError:
     return GalleryError(f"nobody called {name} is in the gallery; `cabinsense gallery list` names everybody")
 
 
+def _disk_full(folder: Path) -> bool:
+    """Whether the disk that holds ``folder`` has no room for a gallery to grow."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:  # the folder itself is what cannot be made or reached
+        return False
+    return disk.f_bavail * disk.f_frsize < _FULL or (disk.f_files > 0 and disk.f_favail == 0)
+
+
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
     """Say of SQLite's errors which file they are about, and what helps."""
@@ -403,6 +415,9 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         text = str(error)
+        # Where its log does not fit on the disk, SQLite speaks of I/O, or cannot open the file at all.
+        if ("disk I/O" in text or "unable to open" in text) and _disk_full(path.parent):
+            raise GalleryError(f"{path} {_REMEDIES['is full']}") from error
         for mark, remedy in _REMEDIES.items():
             if mark in text:
                 raise GalleryError(f"{path} {remedy.format(error=text)}") from error

@@ -10,7 +10,18 @@ from agent.perception.align import align
 from agent.perception.detector import DECODERS, fill, letterbox, suppress, to_frame
 from agent.perception.quality import QualityGate
 from agent.perception.tracker import Track, Tracker
-from agent.perception.types import Detection, Emotion, Face, Float32, Frame, Image, Match, Quality, Reading
+from agent.perception.types import (
+    Detection,
+    Emotion,
+    Face,
+    Float32,
+    Frame,
+    Image,
+    Match,
+    Quality,
+    Reading,
+    Stamp,
+)
 from agent.perception.vote import EmotionSmoother, IdentityVote
 from engines.engine import Engine
 from engines.pack import Manifest
@@ -142,6 +153,7 @@ class Chain:
         self._config = config
         self._clock = clock
         self._trackers: dict[str, Tracker] = {}
+        self._newest: dict[str, float] = {}
         self._followed: dict[tuple[str, int], _Followed] = {}
 
     def forget_identities(self) -> None:
@@ -162,8 +174,8 @@ class Chain:
         detections = self._reader.find(frame.image)
         tracker = self._trackers.setdefault(frame.camera, Tracker(self._config.tracking))
         tracks, lost = tracker.update(detections, frame.captured)
-        for number in lost:
-            del self._followed[frame.camera, number]
+        self._newest[frame.camera] = frame.captured
+        self._forget(frame.camera, lost)
         timer.lap("track")
         faces = tuple(self._face(frame, track, match, look_always) for track in tracks)
         engine_ms = sum(timer.stage_ms.get(step, 0.0) for step in ENGINE_STEPS)
@@ -171,6 +183,23 @@ class Chain:
         return Reading(
             frame.stamp, faces, tuple(lost), timer.stage_ms, timer.total_ms, engine_ms, valid=valid
         )
+
+    def end_silent(self, now: float, utc: float, silence: float) -> list[Reading]:
+        """End the tracks of cameras that have delivered nothing for ``silence`` seconds; 0 means every camera.
+
+        Returns:
+            A reading without faces and with frame -1 for each camera that had tracks, stamped ``now`` and ``utc``.
+        """
+        readings = []
+        for camera, tracker in self._trackers.items():
+            if now - self._newest[camera] >= silence and (lost := tracker.expire(float("inf"))):
+                self._forget(camera, lost)
+                readings.append(Reading(Stamp(camera, -1, now, utc), (), tuple(lost)))
+        return readings
+
+    def _forget(self, camera: str, tracks: list[int]) -> None:
+        for number in tracks:
+            del self._followed[camera, number]
 
     def _face(self, frame: Frame, track: Track, match: Matcher, look_always: bool) -> Face:
         """The track as a face of the reading, after a look if one is due."""

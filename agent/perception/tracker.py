@@ -53,22 +53,30 @@ class Tracker:
         Returns:
             All tracks, largest first, and the numbers of those that ended.
         """
+        lost = self.expire(now)
         predicted = [_predict(track, now) for track in self._tracks.values()]
         pairs = _assign(predicted, detections, self._settings.overlap)
-        lost = []
         for index, track in enumerate(predicted):
             if index in pairs:
                 before = self._tracks[track.number]
                 self._tracks[track.number] = _correct(before, detections[pairs[index]], now)
-            elif now - track.seen > self._settings.lost_s:
-                del self._tracks[track.number]
-                lost.append(track.number)
             else:
                 self._tracks[track.number] = track
         for index in set(range(len(detections))) - set(pairs.values()):
             self._tracks[self._next] = Track(self._next, detections[index], (0.0, 0.0), now, now)
             self._next += 1
         return sorted(self._tracks.values(), key=lambda t: -t.detection.area), lost
+
+    def expire(self, now: float) -> list[int]:
+        """End the tracks that have not been seen for too long at ``now`` seconds; returns their numbers.
+
+        This comes before detections are given to tracks: after a gap in the frames, a face in the old place is a new
+        face, for nobody can say who sat down meanwhile.
+        """
+        lost = [track.number for track in self._tracks.values() if now - track.seen > self._settings.lost_s]
+        for number in lost:
+            del self._tracks[number]
+        return lost
 
 
 def _predict(track: Track, now: float) -> Track:

@@ -1,7 +1,6 @@
 """Decide over a track what a single look cannot: who it is, and which expression."""
 
 from collections import Counter, deque
-from dataclasses import replace
 
 import numpy as np
 
@@ -31,9 +30,14 @@ class IdentityVote:
         return self.state != "seen"
 
     def add_poor(self) -> None:
-        """Count a look that the quality gate refused; a track that never shows a good one becomes unknown."""
+        """Count a look that the quality gate refused.
+
+        After as many in a row as the window holds, the good looks of before say nothing about the face of now, and
+        the track is unknown.
+        """
         self._poor += 1
-        if not self._looks and self._poor >= self._settings.window:
+        if self._poor >= self._settings.window:
+            self._looks.clear()
             self.state, self.match = "unknown", None
 
     def add(self, look: Match) -> None:
@@ -46,7 +50,7 @@ class IdentityVote:
             newest = next(each for each in reversed(self._looks) if each.person == person)
             self.match = newest
         elif self.match is not None and self.match.person == look.person:
-            self.match = replace(look, person=self.match.person)
+            self.match = look
 
 
 class EmotionSmoother:
@@ -63,7 +67,10 @@ class EmotionSmoother:
     def add(self, logits: Float32, now: float) -> Emotion:
         """Take in one look's logits, float32 [labels], at ``now`` seconds; returns the smoothed expression."""
         probabilities = softmax(logits)
-        if self._average is None or self._time_constant == 0:
+        if self._average is None:
+            self._average = probabilities
+            self._label = int(probabilities.argmax())
+        elif self._time_constant == 0:
             self._average = probabilities
         else:
             gain = 1 - np.exp(-max(0.0, now - self._updated) / self._time_constant)

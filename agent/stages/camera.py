@@ -13,7 +13,7 @@ from agent.config import Camera
 from agent.events import CameraHealth
 from agent.mailbox import Mailbox
 from agent.perception.types import Frame, Image
-from agent.stage import READER, Stage
+from agent.stage import MAY_HANG, Stage
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class _Reader(threading.Thread):
 
     def __init__(self, camera: Camera, deliver: Callable[["_Reader", Image], None]) -> None:
         """``deliver`` gets each frame, in this thread."""
-        super().__init__(name=f"{camera.name}{READER}", daemon=True)
+        super().__init__(name=f"{camera.name} reader{MAY_HANG}", daemon=True)
         self.quit = threading.Event()
         self.error: Exception | None = None
         self.live = False

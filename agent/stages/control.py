@@ -1,5 +1,6 @@
 """The control thread: answers requests, records people, and is the one that writes the gallery."""
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +20,8 @@ from agent.perception.types import Stamp
 from agent.publishing import rfc3339
 from agent.stage import Stage
 
+log = logging.getLogger(__name__)
+
 _IDLE_MS = 100
 _RECORDING_MS = 20  # readings wait at most this long; a frame takes longer
 _UNREAD = 64  # requests that may wait for the stage
@@ -31,13 +34,25 @@ class ControlStage(Stage):
     It fails with EndpointError when the socket is taken, and with GalleryError when the gallery cannot be opened.
     """
 
-    def __init__(self, config: Config, pack_digest: str, live: Live, outbox: Mailbox[Event]) -> None:
-        """Enrol samples as of the pack with ``pack_digest``; leave ``enrollment`` events in ``outbox``."""
+    def __init__(
+        self, config: Config, pack_digest: str, live: Live, outbox: Mailbox[Event], floor: float = -1.0
+    ) -> None:
+        """Enrol samples as of the pack with ``pack_digest``; leave ``enrollment`` events in ``outbox``.
+
+        Args:
+            config: names the socket, the gallery and the cameras.
+            pack_digest: of the pack that makes the samples.
+            live: what stages share.
+            outbox: takes the events.
+            floor: how well the samples of a recording must agree, see ``agent.enrolment.agreement_floor``; -1 lets
+                all pass.
+        """
         super().__init__("control")
         self._config = config
         self._pack_digest = pack_digest
         self._live = live
         self._outbox = outbox
+        self._floor = floor
 
     def work(self) -> None:
         """Answer and record until told to stop."""
@@ -50,7 +65,11 @@ class ControlStage(Stage):
             door.maxmsgsize = control.MAX_REQUEST
             door.rcvhwm = _UNREAD
             with sockets.bound(door, self._config.control_endpoint):
-                self._serve(_Desk(self._config, self._pack_digest, self._live, self._outbox, gallery, door))
+                self._serve(
+                    _Desk(
+                        self._config, self._pack_digest, self._live, self._outbox, self._floor, gallery, door
+                    )
+                )
 
     def _serve(self, desk: "_Desk") -> None:
         try:
@@ -81,6 +100,7 @@ class _Desk:
         pack_digest: str,
         live: Live,
         outbox: Mailbox[Event],
+        floor: float,
         gallery: Gallery,
         door: "zmq.Socket[bytes]",
     ) -> None:
@@ -89,6 +109,7 @@ class _Desk:
         self._pack_digest = pack_digest
         self._live = live
         self._outbox = outbox
+        self._floor = floor
         self._gallery = gallery
         self._door = door
         self._recording: _Recording | None = None
@@ -156,7 +177,7 @@ class _Desk:
         name = self._gallery.check_new(request.name, add=request.add)
         while self._live.readings.take(0) is not None:
             pass  # left over from the last recording
-        enrolment = Enrolment(camera, time.monotonic(), request.seconds, self._max_samples)
+        enrolment = Enrolment(camera, time.monotonic(), request.seconds, self._max_samples, self._floor)
         self._recording = _Recording(envelope, name, request.add, camera, enrolment)
         self._live.recording.set()
         self._tell(self._recording, "started")
@@ -176,10 +197,17 @@ class _Desk:
             samples = self._gallery.enrol(
                 recording.name, taken, self._pack_digest, self._max_samples, add=recording.add
             )
-            self._show_gallery()
-        except GalleryError as error:
+        except (
+            GalleryError,
+            ValueError,
+        ) as error:  # ValueError: the samples do not fit those that are stored
             self._refuse(recording, "gallery", str(error), str(error))
             return
+        try:
+            self._show_gallery()
+        except GalleryError as error:
+            # The person is enrolled all the same, and telling otherwise would make people record twice.
+            log.warning("%s is enrolled, but not recognised yet: %s", recording.name, error)
         self._end(recording, Recorded(name=recording.name, taken=len(taken), samples=samples))
         self._tell(recording, "done")
 

@@ -1,6 +1,7 @@
 """The perception thread: takes the frame that has waited longest, makes a reading of it, hands it on."""
 
 import threading
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -33,6 +34,7 @@ class PerceptionStage(Stage):
         self._chain = chain
         self._threshold = threshold
         self._margin = config.identity.margin
+        self._lost_s = config.tracking.lost_s
         self._live = live
         self._boxes = boxes
         self._arrival = arrival
@@ -44,6 +46,7 @@ class PerceptionStage(Stage):
         while not self.stopping.is_set():
             self.beat()
             frame = take_any(self._boxes, self._arrival, timeout=0.1)
+            self._end_silent(self._lost_s)
             if frame is None:
                 continue
             if snapshot is not self._live.snapshot:
@@ -57,3 +60,10 @@ class PerceptionStage(Stage):
                 outlet.put(reading)
             if recording:
                 self._live.readings.put(reading)
+        self._end_silent(0)
+
+    def _end_silent(self, silence: float) -> None:
+        """Tell that nobody is seen any more by a camera that has stopped delivering."""
+        for reading in self._chain.end_silent(time.monotonic(), time.time(), silence):
+            for outlet in self._outlets:
+                outlet.put(reading)

@@ -37,7 +37,6 @@ class PublisherStage(Stage):
             outbox: any other events; their ``seq`` is set here.
         """
         super().__init__("publisher")
-        self.published = 0
         self._endpoint = config.events_endpoint
         self._queue = config.events.queue
         self._encode = msgspec.json.encode if config.events.encoding == "json" else msgspec.msgpack.encode
@@ -75,4 +74,3 @@ class PublisherStage(Stage):
             self._counts[topic] += 1
             numbered = msgspec.structs.replace(event, seq=self._counts[topic])
             socket.send_multipart([topic, self._encode(numbered)], zmq.NOBLOCK)
-            self.published += 1

@@ -10,7 +10,7 @@ import pytest
 from agent.config import Config, parse
 
 
-def run(*arguments: str, config: str = "/nowhere/config.toml") -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, config: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "agent", *arguments],
         env=os.environ | {"CABINSENSE_CONFIG": config},
@@ -42,7 +42,7 @@ def test_programs_get_json(file):
 
 
 def test_check_says_good_or_what_is_wrong(file, tmp_path):
-    assert "good (cameras: cabin)" in run("config", "check", file).stdout
+    assert "(cameras: cabin)" in run("config", "check", file).stdout
     bad = tmp_path / "bad.toml"
     bad.write_text("[detector]\nthreshold = 2\n")
     refused = run("config", "check", str(bad))
@@ -51,10 +51,19 @@ def test_check_says_good_or_what_is_wrong(file, tmp_path):
     assert "detector.threshold" in refused.stderr
 
 
-def test_without_a_file_check_says_what_that_means():
-    done = run("config", "check")
-    assert done.returncode == 0
-    assert "does not exist" in done.stdout
+def test_a_file_that_was_named_must_exist():
+    for command in (("config", "check"), ("config", "show"), ("gallery", "list")):
+        done = run(*command, config="/nowhere/config.toml")
+        assert done.returncode == 1
+        assert "/nowhere/config.toml" in done.stderr
+
+
+def test_what_is_shown_says_where_things_are(file):
+    shown = run("config", "show", "--json", config=file)
+    config = msgspec.json.decode(shown.stdout, type=Config)
+    assert config.events.endpoint.endswith("/events.sock")
+    assert config.gallery.path.endswith("/gallery.db")
+    assert config.pack.endswith("/packs/default")
 
 
 def test_the_reference_names_every_table():

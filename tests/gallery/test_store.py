@@ -8,6 +8,8 @@ import resource
 import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -452,6 +454,65 @@ def test_a_disk_that_fails_while_writing_enrols_nobody(path):
     assert f"{path}: disk I/O error; check the disk" in in_child(write)
     with Gallery.open(path) as gallery:
         assert [(person.name, person.samples) for person in gallery.people()] == [("Ada", 3)]
+
+
+FULL_DISK = """
+import os, sys
+from pathlib import Path
+from agent.gallery.store import Gallery
+from agent.gallery.types import GalleryError
+from tests.gallery.test_store import PACK, samples
+folder = Path(sys.argv[1])
+path = folder / "gallery.db"
+def fill():
+    with open(folder / "film", "ab", buffering=0) as film:
+        try:
+            while film.write(bytes(4096)):
+                pass
+        except OSError:
+            pass
+def told(what):
+    try:
+        what()
+    except GalleryError as error:
+        print(error)
+def enrol():
+    with Gallery.open(path) as gallery:
+        fill()
+        gallery.enrol("Bob", samples(2, 50), PACK, 50)
+def make():
+    Gallery.open(folder / "new.db").close()
+with Gallery.open(path) as gallery:
+    gallery.enrol("Ada", samples(1), PACK, 50)
+told(enrol)
+told(lambda: Gallery.open(path).close())
+told(lambda: Gallery.open(path, readonly=True).close())
+told(make)
+os.unlink(folder / "film")
+with Gallery.open(path) as gallery:
+    print([person.name for person in gallery.people()])
+"""
+
+
+def test_a_full_disk_is_called_full_and_costs_nobody(tmp_path):
+    """On a real disk of its own, of 600 KiB, that is full to the last byte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=600k none "$0" && exec "$@"', str(disk)]
+    if subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a disk")
+    done = subprocess.run(
+        [*mount, sys.executable, "-c", FULL_DISK, str(disk)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    *told, people = done.stdout.splitlines()
+    assert people == "['Ada']", done.stderr
+    assert len(told) >= 3
+    for line in told:
+        assert "the disk is full; free some space and try again" in line
 
 
 def test_a_kill_at_any_moment_leaves_whole_people_or_none(path):

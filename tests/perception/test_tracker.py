@@ -61,6 +61,22 @@ def test_a_face_unseen_for_too_long_is_lost_and_comes_back_as_another():
     assert tracks[0].number == 2
 
 
+def test_after_a_gap_in_the_frames_a_face_in_the_old_place_is_a_new_face():
+    tracker = Tracker(Tracking())
+    tracker.update([face(10)], 0.0)
+    tracks, lost = tracker.update([face(10)], 600.0)
+    assert [t.number for t in tracks] == [2]
+    assert lost == [1]
+
+
+def test_tracks_can_be_ended_without_a_frame():
+    tracker = Tracker(Tracking())
+    tracker.update([face(10)], 0.0)
+    assert tracker.expire(0.5) == []
+    assert tracker.expire(1.5) == [1]
+    assert tracker.expire(9.0) == []
+
+
 def test_a_jump_across_the_frame_is_another_face():
     tracker = Tracker(Tracking())
     tracker.update([face(10)], 0.0)

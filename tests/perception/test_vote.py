@@ -61,11 +61,21 @@ def test_a_face_that_is_never_good_ends_as_unknown_without_a_match():
     assert undecided.match is None
 
 
-def test_poor_looks_do_not_take_away_a_decision():
+def test_a_few_poor_looks_do_not_take_away_a_decision():
     decided = vote("Ada", "Ada", "Ada")
-    for _ in range(50):
+    for _ in range(Identity().window - 1):
         decided.add_poor()
     assert decided.state == "confirmed"
+
+
+def test_a_face_that_cannot_be_recognised_any_more_does_not_stay_somebody_for_ever():
+    decided = vote("Ada", "Ada", "Ada")
+    for _ in range(Identity().window):
+        decided.add_poor()
+    assert (decided.state, decided.match) == ("unknown", None)
+    for _ in range(3):
+        decided.add(look("Bob"))
+    assert decided.match.person == "Bob"
 
 
 def test_the_score_told_is_the_newest_of_that_person():
@@ -85,6 +95,10 @@ def test_an_expression_follows_at_its_time_constant():
     after_one = smoother.add(np.array([-10, 10], np.float32), 1.0)
     assert after_one.probabilities[0] == pytest.approx(np.exp(-1), abs=1e-3)
     assert after_one.label == "neutral"
+
+
+def test_the_first_look_is_named_by_its_likeliest_expression():
+    assert EmotionSmoother(("a", "b", "c"), 0.6).add(np.log(np.float32([0.32, 0.36, 0.32])), 0.0).label == "b"
 
 
 def test_a_tie_does_not_flicker():

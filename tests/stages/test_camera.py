@@ -252,7 +252,7 @@ def test_a_silent_camera_can_be_stopped_at_once_and_leaves_no_crowd_of_threads(s
     stage, _ = start(server.address, stall_s=0.3, retry_s=0.1)
     most = 0
     for _ in range(100):
-        most = max(most, sum("-reader" in thread.name for thread in threading.enumerate()))
+        most = max(most, sum(" reader" in thread.name for thread in threading.enumerate()))
         time.sleep(0.02)
     assert most == 1
     assert stage.health().frames == 0

@@ -56,8 +56,8 @@ def vector(seed: int) -> np.ndarray:
     return made / np.linalg.norm(made)
 
 
-def face(quality: Quality = GOOD) -> Face:
-    return Face(1, PLACE, False, quality, "seen", None, None, vector(1))
+def face(quality: Quality = GOOD, track: int = 1, seed: int = 1) -> Face:
+    return Face(track, PLACE, False, quality, "seen", None, None, vector(seed))
 
 
 @dataclass
@@ -104,7 +104,7 @@ def configured(folder: Path, endpoint: str = "") -> Config:
 
 def started(config: Config) -> Running:
     live, outbox = Live(Snapshot()), Mailbox[Event](1000)
-    running = Running(config, live, outbox, ControlStage(config, PACK, live, outbox))
+    running = Running(config, live, outbox, ControlStage(config, PACK, live, outbox, floor=0.9))
     running.stage.start()
     wait_until(lambda: daemon_listens(config.control_endpoint) or not running.stage.alive)
     return running
@@ -212,6 +212,19 @@ def test_a_refusal_says_why_and_enrols_nobody(running, faces, code, detail, word
     assert running.ask(ListPeople(), People).people == ()
 
 
+@pytest.mark.parametrize(
+    ("other", "code"), [(face(track=2), "person_changed"), (face(seed=2), "several_people")]
+)
+def test_a_second_person_during_a_recording_is_never_stored_under_the_first_ones_name(running, other, code):
+    later = recording(running, seconds=1.0)
+    wait_until(lambda: "sample" in running.states())
+    running.faces = (other,)
+    assert later.wait().code == code
+    wait_until(lambda: "refused" in running.states())
+    assert running.seen[-1].reason == code
+    assert running.ask(ListPeople(), People).people == ()
+
+
 def test_a_camera_without_pictures_is_told(running):
     with pytest.raises(ControlError, match="delivers no pictures") as told:
         running.ask(Record(name="Ada", seconds=0.5, camera="rear"), Recorded)
@@ -287,6 +300,28 @@ def test_a_gallery_that_cannot_be_written_refuses_and_the_stage_lives_on(tmp_pat
     wait_until(lambda: "refused" in running.states())
     assert "in use" in running.seen[-1].detail
     assert running.ask(Record(name="Ada", seconds=0.5), Recorded).samples >= 1
+
+
+def test_who_is_enrolled_is_told_so_even_if_the_gallery_cannot_be_shown(tmp_path, running):
+    running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    with sqlite3.connect(tmp_path / "gallery.db") as other:
+        other.execute("UPDATE samples SET embedding = zeroblob(512)")
+    running.events()
+    running.seen.clear()
+    assert running.ask(Record(name="Bob", seconds=0.5), Recorded).samples >= 1
+    wait_until(lambda: "done" in running.states())
+    assert "refused" not in running.states()
+    assert [person.name for person in running.ask(ListPeople(), People).people] == ["Ada", "Bob"]
+
+
+def test_samples_that_do_not_fit_the_stored_ones_are_refused_and_the_stage_lives_on(tmp_path, running):
+    short = np.eye(1, 64, dtype=np.float32)[0]
+    with Gallery.open(tmp_path / "gallery.db") as gallery:
+        gallery.enrol("Bob", [Sample(short, GOOD)], PACK, 50)
+    with pytest.raises(ControlError, match="embeddings of 64 numbers") as told:
+        running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    assert told.value.code == "gallery"
+    assert running.ask(GetStatus(), Status).state == "idle"
 
 
 # The gallery
@@ -524,6 +559,26 @@ def test_the_client_gives_up_on_a_daemon_that_hangs(tmp_path):
     assert told.value.code == "no_answer"
     assert ticks
     assert ticks == sorted(ticks)
+
+
+def _die_asked(endpoint: str) -> None:
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as door:
+        door.bind(endpoint)
+        door.recv_multipart()
+        os._exit(9)
+
+
+def test_a_client_does_not_wait_for_a_daemon_that_has_died(tmp_path):
+    endpoint = f"ipc://{tmp_path}/c"
+    dying = multiprocessing.get_context("fork").Process(target=_die_asked, args=[endpoint])
+    dying.start()
+    wait_until(lambda: daemon_listens(endpoint))
+    began = time.monotonic()
+    with pytest.raises(ControlError, match=r"ended before it answered; look at its log") as told:
+        request(endpoint, Record(name="Ada"), Recorded, 30.0)
+    assert told.value.code == "no_daemon"
+    assert time.monotonic() - began < 5
+    dying.join(5)
 
 
 @pytest.mark.parametrize("answer", [b"", b"hello", b'{"reply": "done"}', msgspec.json.encode({"reply": 5})])
