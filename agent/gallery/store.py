@@ -11,6 +11,7 @@ Cars lose power at any moment and people have a right to be forgotten; both deci
 A connection belongs to the thread that opened it.
 """
 
+import errno
 import logging
 import os
 import sqlite3
@@ -349,7 +350,7 @@ def _make(path: Path) -> None:
             if path.stat().st_mode & 0o077:
                 path.chmod(0o600)
     except OSError as error:
-        if _disk_full(path.parent):
+        if error.errno == errno.ENOSPC:
             raise GalleryError(f"{path} {_REMEDIES['is full']}") from error
         raise GalleryError(
             f"{path}: {error.strerror}; the gallery and its folder must belong to the user who runs this"
@@ -403,7 +404,7 @@ def _disk_full(folder: Path) -> bool:
     """Whether the disk that holds ``folder`` has no room for a gallery to grow."""
     try:
         disk = os.statvfs(folder)
-    except OSError:  # the folder itself is what cannot be made or reached
+    except OSError:  # a disk that fails
         return False
     return disk.f_bavail * disk.f_frsize < _FULL or (disk.f_files > 0 and disk.f_favail == 0)
 
@@ -415,8 +416,8 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         text = str(error)
-        # Where its log does not fit on the disk, SQLite speaks of I/O, or cannot open the file at all.
-        if ("disk I/O" in text or "unable to open" in text) and _disk_full(path.parent):
+        # SQLite calls it so when its log or the log's index does not fit on the disk, already while it opens the file.
+        if "disk I/O error" in text and _disk_full(path.parent):
             raise GalleryError(f"{path} {_REMEDIES['is full']}") from error
         for mark, remedy in _REMEDIES.items():
             if mark in text:

@@ -24,7 +24,7 @@ def models(data, *arguments, **environment):
         env={
             **os.environ,
             "CABINSENSE_DATA": str(data),
-            "CABINSENSE_CONFIG": str(data / "none"),
+            "CABINSENSE_CONFIG": "",
             **environment,
         },
         capture_output=True,

@@ -29,7 +29,7 @@ def rtx():
 def build(folder, *arguments):
     return subprocess.run(
         [sys.executable, "-m", "agent", "models", "build", "--source", str(folder), *arguments],
-        env={**os.environ, "CABINSENSE_CONFIG": str(folder / "none")},
+        env={**os.environ, "CABINSENSE_CONFIG": ""},
         capture_output=True,
         text=True,
         check=False,
