@@ -7,6 +7,7 @@ import time
 import cv2
 
 from agent.config import Config, ConfigError
+from agent.enrolment import agreement_floor
 from agent.events import Event
 from agent.live import Live
 from agent.mailbox import Mailbox
@@ -75,7 +76,8 @@ class Daemon:
         self.cameras = [CameraStage(camera, box) for camera, box in zip(config.cameras, boxes, strict=True)]
         self.perception = PerceptionStage(config, chain, threshold, live, boxes, frames, outlets)
         self.publisher = PublisherStage(config, pack.manifest.face.labels, readings, self._outbox)
-        control = ControlStage(config, digest, live, self._outbox)
+        floor = agreement_floor(pack.manifest.face.threshold)
+        control = ControlStage(config, digest, live, self._outbox, floor)
         health = HealthStage(
             config.events.health_s,
             digest,
