@@ -438,6 +438,12 @@ def detector_reasons(found: Detections | None, limits: Limits) -> tuple[str, ...
     return _reasons(detector_checks(found, limits))
 
 
+def tightened(limits: Limits, share: float) -> Limits:
+    """Limits of which only a share may be used up."""
+    values = {name: getattr(limits, name) * share for name in limits.__struct_fields__}
+    return Limits(**values | {"detection_iou": 1 - (1 - limits.detection_iou) * share})
+
+
 def checks(report: GateReport) -> list[Check]:
     """All figures of a report."""
     found = face_checks(report.face, report.limits)

@@ -197,6 +197,12 @@ def test_limits_are_in_the_configuration_and_nothing_absurd_is_accepted():
             parse(text, "x")
 
 
+def test_limits_can_be_tightened_to_leave_a_margin():
+    tight = gate.tightened(LIMITS, 0.5)
+    assert tight.tar_loss == LIMITS.tar_loss / 2
+    assert 1 - tight.detection_iou == pytest.approx((1 - LIMITS.detection_iou) / 2)
+
+
 def verdict(pack: Pack, **changed: object) -> gates.Verdict:
     digests = gates.digests(gates.models(pack, "fp32"))
     plain = gates.Verdict(True, (), "openvino", "fp32", digests, gates.runtime("openvino"))
