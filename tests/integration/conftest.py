@@ -113,10 +113,26 @@ class Subscriber:
 
     def wait_for(self, seconds: float = 30, **wanted: object) -> dict:
         """The first event that has these values."""
+        (event,) = self.wait_for_all(wanted, seconds=seconds)
+        return event
+
+    def wait_for_all(self, *wanted: dict, seconds: float = 30) -> list[dict]:
+        """The first event that has the values of each of ``wanted``, in whatever order they come."""
+        found: list[dict | None] = [None] * len(wanted)
         for event in self.events(seconds):
-            if all(event.get(key) == value for key, value in wanted.items()):
+            for i, values in enumerate(wanted):
+                if found[i] is None and all(event.get(key) == value for key, value in values.items()):
+                    found[i] = event
+            if all(found):
+                return found
+        pytest.fail(f"of {wanted}, only {found} came within {seconds} s")
+
+    def wait_for_face(self, state: str, seconds: float = 30) -> dict:
+        """The first face event in which some face has this state."""
+        for event in self.events(seconds):
+            if event["topic"] == "face" and any(face["state"] == state for face in event["faces"]):
                 return event
-        pytest.fail(f"no event with {wanted} within {seconds} s")
+        pytest.fail(f"no face that is {state} within {seconds} s")
 
     def close(self) -> None:
         self._context.destroy(linger=0)
