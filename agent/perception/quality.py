@@ -33,7 +33,7 @@ def head_pose(landmarks: Float32) -> Pose:
     forward_z = right[0] * down[1] - right[1] * down[0]
     yaw = np.arctan2(-right[2], forward_z)
     pitch = np.arctan2(down[2], np.hypot(right[2], forward_z))
-    roll = np.arctan2(down[0], right[0]) if abs(right[0]) > 1e-6 else 0.0
+    roll = np.arctan2(down[0], right[0])
     # ``down[0]`` is the drop of the image's y along the model's x axis: the slope of the line of the eyes.
     return Pose(float(np.degrees(yaw)), float(np.degrees(pitch)), float(np.degrees(roll)))
 

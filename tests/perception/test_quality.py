@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.config import Quality as Limits
@@ -35,6 +35,8 @@ def test_a_nod_is_read_as_pitch_upwards(pitch):
 
 
 @given(st.floats(-170, 170))
+@example(90.0)
+@example(-90.0)
 def test_a_tilt_is_read_as_roll_clockwise(roll):
     pose = head_pose(turned(0, 0, roll))
     assert pose.roll == pytest.approx(roll, abs=0.5)
