@@ -19,13 +19,13 @@ def match(embedding: Float32, snapshot: Snapshot, threshold: float, margin: floa
         return Match(None, -1.0, threshold, reason="empty_gallery")
     scores = snapshot.templates @ embedding
     best = int(scores.argmax())
-    score, second = float(scores[best]), -1.0
-    if len(scores) > 1:
-        scores[best] = -np.inf
-        second = float(scores.max())
+    score, person = float(scores[best]), int(snapshot.owners[best])
+    # The rows of a person are neighbours; those of all others lie before and after them.
+    first, last = np.searchsorted(snapshot.owners, (person, person + 1))
+    second = float(max(scores[:first].max(initial=-1.0), scores[last:].max(initial=-1.0)))
     # Asked this way round, a score that is not a number recognises nobody.
     if not score >= threshold:
         return Match(None, score, threshold, second, "below_threshold")
-    if len(scores) > 1 and not score - second >= margin:
+    if len(snapshot.names) > 1 and not score - second >= margin:
         return Match(None, score, threshold, second, "ambiguous")
-    return Match(snapshot.names[best], score, threshold, second)
+    return Match(snapshot.names[person], score, threshold, second)

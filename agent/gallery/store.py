@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from sqlite_utils import Database
 
-from agent.gallery.templates import template
+from agent.gallery.templates import templates
 from agent.gallery.types import GalleryError, Person, Sample, Snapshot, StoredSample, person_name
-from agent.perception.types import Float32
+from agent.perception.types import Float32, Pose, Quality
 
 log = logging.getLogger(__name__)
 
@@ -234,23 +234,27 @@ class Gallery:
         Raises:
             GalleryError: a stored embedding is damaged.
         """
-        of: dict[str, list[Float32]] = {}
+        of: dict[str, list[Sample]] = {}
         skipped = 0
         for row in self._rows(
-            "SELECT name, pack, embedding FROM people JOIN samples ON person_id = people.id "
-            "ORDER BY people.id, samples.id"
+            "SELECT name, pack, embedding, size, sharpness, brightness, contrast, yaw, pitch, roll "
+            "FROM people JOIN samples ON person_id = people.id ORDER BY people.id, samples.id"
         ):
             if row["pack"] == pack:
-                of.setdefault(row["name"], []).append(self._embedding(row["embedding"], row["name"]))
+                sample = Sample(self._embedding(row["embedding"], row["name"]), _quality(row))
+                of.setdefault(row["name"], []).append(sample)
             else:
                 skipped += 1
-        if len({embedding.size for embeddings in of.values() for embedding in embeddings}) > 1:
+        if len({sample.embedding.size for samples in of.values() for sample in samples}) > 1:
             raise _damaged(self._path, f"the samples of pack {pack} differ in length")
         if not of:
             return Snapshot(skipped=skipped)
-        templates = np.stack([template(np.stack(embeddings)) for embeddings in of.values()])
-        templates.flags.writeable = False
-        return Snapshot(tuple(of), templates, skipped)
+        rows = [templates(samples) for samples in of.values()]
+        matrix = np.concatenate(rows)
+        matrix.flags.writeable = False
+        return Snapshot(
+            tuple(of), matrix, np.repeat(np.arange(len(rows)), [len(each) for each in rows]), skipped
+        )
 
     def _embedding(self, blob: bytes, name: str) -> Float32:
         if len(blob) % 4 == 0:
@@ -390,6 +394,11 @@ def _row(person: int, sample: Sample, pack: str, now: str) -> dict[str, object]:
         "roll": quality.pose.roll,
         "created": now,
     }
+
+
+def _quality(row: dict[str, Any]) -> Quality:
+    pose = Pose(row["yaw"], row["pitch"], row["roll"])
+    return Quality(row["size"], row["sharpness"], row["brightness"], row["contrast"], pose)
 
 
 def _damaged(path: Path, what: str) -> GalleryError:

@@ -4,6 +4,7 @@ import unicodedata
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.perception.types import Float32, Quality
 from engines.errors import UserError
@@ -78,12 +79,14 @@ class Snapshot:
 
     Attributes:
         names: everybody who can be recognised.
-        templates: float32 [n, dim], one row of length 1 for each name, contiguous.
+        templates: float32 [n, dim], rows of length 1, contiguous; a person's rows are neighbours.
+        owners: intp [n], ascending: whose row it is, as an index into ``names``.
         skipped: how many samples were left out because another pack made them.
     """
 
     names: tuple[str, ...] = ()
     templates: Float32 = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    owners: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     skipped: int = 0
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from agent.gallery.matcher import match
-from agent.gallery.templates import template
-from agent.gallery.types import Snapshot
+from agent.gallery.templates import templates
+from agent.gallery.types import Sample, Snapshot
+from agent.perception.types import Pose, Quality
 
 
 def unit(*values: float) -> np.ndarray:
@@ -19,7 +20,17 @@ def unit(*values: float) -> np.ndarray:
 
 
 def snapshot(**people: np.ndarray) -> Snapshot:
-    return Snapshot(tuple(people), np.stack(list(people.values())))
+    """People with their templates, [dim] or [k, dim]."""
+    rows = [np.atleast_2d(each) for each in people.values()]
+    owners = np.repeat(np.arange(len(rows)), [len(each) for each in rows])
+    return Snapshot(tuple(people), np.concatenate(rows), owners)
+
+
+def template(rows: np.ndarray) -> np.ndarray:
+    """The one template of samples with these embeddings."""
+    quality = Quality(60, 100, 120, 50, Pose(0, 0, 0))
+    (made,) = templates([Sample(row, quality) for row in rows])
+    return made
 
 
 ADA, BOB = unit(1, 0, 0), unit(0, 1, 0)
@@ -54,6 +65,12 @@ def test_a_single_person_has_no_rival_however_large_the_margin():
     assert match(ADA, snapshot(Ada=ADA), 0.9, 1.0).person == "Ada"
 
 
+def test_a_person_with_two_templates_is_no_rival_of_their_own():
+    glasses = unit(1, 0, 0.1)
+    found = match(ADA, snapshot(Ada=np.stack([ADA, glasses]), Bob=BOB), 0.9, 0.5)
+    assert (found.person, found.second) == ("Ada", 0.0)
+
+
 def test_a_score_of_exactly_the_threshold_suffices():
     assert match(ADA, TWO, float(ADA @ ADA), 0.0).person == "Ada"
 
@@ -74,7 +91,7 @@ def test_it_agrees_with_a_loop_over_everybody(rows, which, threshold, margin):
     known = rows[: max(1, len(rows) - 1)]
     cosines = [math.fsum(float(a) * float(b) for a, b in zip(row, asked, strict=True)) for row in known]
     ranked = sorted(cosines, reverse=True)
-    found = match(asked, Snapshot(tuple(map(str, range(len(known)))), known), threshold, margin)
+    found = match(asked, snapshot(**{str(index): row for index, row in enumerate(known)}), threshold, margin)
     assert found.score == pytest.approx(ranked[0], abs=1e-5)
     assert found.second == (pytest.approx(ranked[1], abs=1e-5) if len(ranked) > 1 else -1.0)
     lead = ranked[0] - ranked[1] if len(ranked) > 1 else math.inf

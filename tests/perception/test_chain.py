@@ -44,7 +44,9 @@ def test_a_confirmed_person_is_not_passed_on_over_a_gap_in_the_frames(loaded, ch
     first, second = two_people
     reader = FaceReader(loaded, Config(), time.monotonic)
     known = reader.look(first, reader.find(first)[0]).embedding
-    ask = partial(match, snapshot=Snapshot(("Barack",), known[None]), threshold=0.93, margin=0.0)
+    ask = partial(
+        match, snapshot=Snapshot(("Barack",), known[None], np.zeros(1, np.intp)), threshold=0.93, margin=0.0
+    )
     for i in range(5):
         reading = chain.process(frame(first, i, i / 30), ask)
     assert reading.faces[0].state == "confirmed"
