@@ -5,10 +5,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from engines.build import Model, choose_target, ensure_plan
 from engines.engine import Engine
@@ -16,7 +14,6 @@ from engines.model import with_dims
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
 from engines.plans import Library
 from engines.probe import Device, probe_cuda, probe_library
-from engines.sources.onnx_graph import GraphWriter, image_input, norm
 from engines.tensorrt_engine import TensorRTEngine
 
 Make = Callable[[onnx.ModelProto, Mapping[str, int]], Engine]
@@ -70,41 +67,3 @@ MAKERS: dict[str, Make] = {
 def make(request) -> Make:
     """Makes an engine of a model with these sizes for its symbolic dimensions, on each backend in turn."""
     return MAKERS[request.param]
-
-
-@pytest.fixture(scope="session")
-def small() -> onnx.ModelProto:
-    """A face network of three layers, built as the real one is: milliseconds to load, microseconds to run."""
-    rng = np.random.default_rng(0)
-
-    def some(*shape: int) -> np.ndarray:
-        return rng.normal(0, 1 / np.sqrt(np.prod(shape[1:])), shape).astype(np.float32)
-
-    writer = GraphWriter()
-    x = image_input(writer, "chip")
-    x = norm(writer, x, "input", np.full(3, 1 / 256, np.float32), np.full(3, -0.5, np.float32))
-    for layer, (channels, out) in enumerate([(3, 16), (16, 64)]):
-        weight = writer.constant(f"{layer}.weight", some(out, channels, 3, 3))
-        x = writer.node(
-            "Conv", [x, weight], f"{layer}.conv", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4
-        )
-        x = norm(writer, x, f"layer{layer}", 1 + some(out), some(out))
-        x = writer.node("Relu", [x], f"{layer}.relu")
-    x = writer.node("ReduceMean", [x], "pool", axes=[2, 3], keepdims=0)
-    raw = writer.node("MatMul", [x, writer.constant("embed", some(64, 8192))], "raw")
-    length = writer.node("ReduceL2", [raw], "length", axes=[1], keepdims=1)
-    writer.node("Div", [raw, length], "embedding")
-    writer.node(
-        "Gemm",
-        [x, writer.constant("head", some(7, 64)), writer.constant("bias", some(7))],
-        "emotion",
-        transB=1,
-    )
-    return writer.model(
-        "small",
-        [helper.make_tensor_value_info("chip", TensorProto.UINT8, ["N", 24, 24, 3])],
-        [
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 8192]),
-            helper.make_tensor_value_info("emotion", TensorProto.FLOAT, ["N", 7]),
-        ],
-    )
