@@ -10,8 +10,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 from rich.text import Text
 
-from agent import config, paths
+from agent import paths
+from agent.commands.config import FileOption
 from agent.commands.models_build import build
+from agent.config import load
 from engines.pack import MANIFEST, Manifest, PackError, read_manifest
 from engines.pack import verify as verify_pack
 
@@ -81,9 +83,10 @@ def verify(
         Path | None,
         typer.Argument(help="Folder of the pack; without it the one that the configuration names."),
     ] = None,
+    config: FileOption = None,
 ) -> None:
     """Check the digest of every file of a pack."""
-    pack = verify_pack(path or config.load().pack_path)
+    pack = verify_pack(path or load(config).pack_path)
     typer.echo(f"{pack.path}: pack {pack.manifest.name} {pack.manifest.digest} is whole")
 
 

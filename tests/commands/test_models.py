@@ -52,6 +52,14 @@ def test_verify_passes_the_pack_of_the_configuration_or_one_that_is_named(data, 
         assert pack.manifest.digest in verified.stdout
 
 
+def test_verify_takes_a_configuration_as_other_commands_do(pack, tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text(f'pack = "{pack.path}"\n')
+    verified = models(tmp_path / "empty", "verify", "--config", file)
+    assert verified.returncode == 0, verified.stderr
+    assert pack.manifest.digest in verified.stdout
+
+
 def test_verify_names_the_damaged_file_and_fetch_mends_it(data, sources):
     damage(data)
     verified = models(data, "verify")
