@@ -17,7 +17,9 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,13 +28,15 @@ import numpy as np
 from sqlite_utils import Database
 
 from agent.gallery.templates import templates
-from agent.gallery.types import GalleryError, Person, Sample, Snapshot, StoredSample, person_name
+from agent.gallery.types import Calibration, GalleryError, Person, Sample, Snapshot, StoredSample, person_name
 from agent.perception.types import Float32, Pose, Quality
 
 log = logging.getLogger(__name__)
 
 BUSY_S = 1.0
 """How long to wait for another process that writes; its transactions take milliseconds."""
+MOST_ANCHORS = 20
+"""Faces marked as not being a person that are kept of each: enough for the few strangers that a car meets again."""
 _APPLICATION_ID = 0x43424E53  # "CBNS", in the file's header: tells a gallery from other SQLite databases
 _FULL = 128 * 1024  # bytes: with less the log and its index, 32 KiB and more, find no room
 _UNIT = 1e-3  # how far the length of an embedding may be from 1
@@ -61,6 +65,26 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX samples_person ON samples (person_id)",
         "CREATE TABLE erasing (id INTEGER PRIMARY KEY)",
+    ),
+    (
+        "ALTER TABLE samples ADD COLUMN source TEXT",
+        """CREATE TABLE anchors (
+            id INTEGER PRIMARY KEY,
+            person_id INTEGER NOT NULL REFERENCES people (id) ON DELETE CASCADE,
+            embedding BLOB NOT NULL CHECK (typeof(embedding) = 'blob'),
+            pack TEXT NOT NULL
+        )""",
+        """CREATE TABLE calibrations (
+            pack TEXT PRIMARY KEY,
+            threshold REAL NOT NULL,
+            far_target REAL NOT NULL,
+            far REAL NOT NULL,
+            tar REAL NOT NULL,
+            tar_low REAL NOT NULL,
+            tar_high REAL NOT NULL,
+            pairs TEXT NOT NULL,
+            created TEXT NOT NULL
+        )""",
     ),
 )
 """Statements that take the schema from each version to the next; the version is the file's ``user_version``."""
@@ -147,7 +171,7 @@ class Gallery:
         """
         name = person_name(name)
         rows = self._rows(
-            "SELECT samples.created AS created, pack, size, sharpness, brightness, contrast, yaw, pitch, roll "
+            "SELECT samples.created AS created, pack, size, sharpness, brightness, contrast, yaw, pitch, roll, source "
             "FROM samples JOIN people ON people.id = person_id WHERE name = ? ORDER BY samples.id",
             name,
         )
@@ -198,7 +222,7 @@ class Gallery:
             before = self._rows("SELECT length(embedding) AS size FROM samples WHERE pack = ? LIMIT 1", pack)
             if before and before[0]["size"] != 4 * embeddings.shape[1]:
                 raise ValueError(f"pack {pack} has embeddings of {before[0]['size'] // 4} numbers")
-            now = datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+            now = _now()
             people, stored = self._db.table("people"), self._db.table("samples")
             if not add:
                 people.insert({"name": name, "created": now})
@@ -228,6 +252,77 @@ class Gallery:
         except GalleryError as error:
             raise GalleryError(f"{name} is deleted, but traces are left on the disk: {error}") from error
 
+    def rename(self, old: str, new: str) -> str:
+        """Give a person another name; returns it as it is stored.
+
+        Raises:
+            GalleryError: nobody is called ``old``, ``new`` cannot be used or is taken, or the file cannot be written.
+        """
+        old, new = person_name(old), person_name(new)
+        with self._writing():
+            if not self._rows("SELECT 1 FROM people WHERE name = ?", old):
+                raise _nobody(old)
+            if new != old and self._rows("SELECT 1 FROM people WHERE name = ?", new):
+                raise GalleryError(f"{new} is enrolled already; choose another name for {old}")
+            self._db.execute("UPDATE people SET name = ? WHERE name = ?", (new, old))
+        return new
+
+    def next_driver_name(self) -> str:
+        """A name for somebody who has none yet: ``Driver N`` with the lowest N that is free."""
+        taken = {row["name"] for row in self._rows("SELECT name FROM people WHERE name LIKE 'Driver %'")}
+        return next(name for number in count(1) if (name := f"Driver {number}") not in taken)
+
+    def reject(self, name: str, embedding: Float32, pack: str) -> int:
+        """Store a face that was taken for a person and is not theirs; the oldest make room for the newest.
+
+        Args:
+            name: of the person that it is not.
+            embedding: float32 [dim] of length 1.
+            pack: digest of the pack that made it.
+
+        Returns:
+            How many such faces are kept of the person now, at most ``MOST_ANCHORS``.
+
+        Raises:
+            GalleryError: nobody has this name, or the file cannot be written.
+            ValueError: the embedding is not of length 1.
+        """
+        if not abs(np.linalg.norm(embedding) - 1) < _UNIT:
+            raise ValueError("an embedding must be of length 1")
+        name = person_name(name)
+        with self._writing():
+            rows = self._rows("SELECT id FROM people WHERE name = ?", name)
+            if not rows:
+                raise _nobody(name)
+            person, anchors = rows[0]["id"], self._db.table("anchors")
+            anchors.insert(
+                {"person_id": person, "embedding": embedding.astype("<f4").tobytes(), "pack": pack}
+            )
+            kept = "SELECT id FROM anchors WHERE person_id = :person ORDER BY id DESC LIMIT :most"
+            anchors.delete_where(
+                f"person_id = :person AND id NOT IN ({kept})", {"person": person, "most": MOST_ANCHORS}
+            )
+            return int(anchors.count_where("person_id = ?", [person]))
+
+    def store_calibration(self, calibration: Calibration) -> None:
+        """Keep a measured threshold; it takes the place of the one for the same pack.
+
+        Raises:
+            GalleryError: the file cannot be written.
+        """
+        low, high = calibration.tar_interval
+        row = asdict(replace(calibration, created=_now())) | {"tar_low": low, "tar_high": high}
+        del row["tar_interval"]
+        with self._writing():
+            self._db.table("calibrations").insert(row, replace=True)
+
+    def calibration(self, pack: str) -> Calibration | None:
+        """The threshold that was measured for the pack with this digest; None if none was."""
+        for row in self._rows("SELECT * FROM calibrations WHERE pack = ?", pack):
+            interval = row.pop("tar_low"), row.pop("tar_high")
+            return Calibration(**row, tar_interval=interval)
+        return None
+
     def snapshot(self, pack: str) -> Snapshot:
         """The gallery for matching embeddings of the pack with digest ``pack``.
 
@@ -237,23 +332,42 @@ class Gallery:
         of: dict[str, list[Sample]] = {}
         skipped = 0
         for row in self._rows(
-            "SELECT name, pack, embedding, size, sharpness, brightness, contrast, yaw, pitch, roll "
+            "SELECT name, pack, embedding, size, sharpness, brightness, contrast, yaw, pitch, roll, source "
             "FROM people JOIN samples ON person_id = people.id ORDER BY people.id, samples.id"
         ):
             if row["pack"] == pack:
-                sample = Sample(self._embedding(row["embedding"], row["name"]), _quality(row))
+                sample = Sample(self._embedding(row["embedding"], row["name"]), _quality(row), row["source"])
                 of.setdefault(row["name"], []).append(sample)
             else:
                 skipped += 1
         if len({sample.embedding.size for samples in of.values() for sample in samples}) > 1:
             raise _damaged(self._path, f"the samples of pack {pack} differ in length")
         if not of:
-            return Snapshot(skipped=skipped)
+            return Snapshot(skipped=skipped, calibrated=self.calibration(pack))
         rows = [templates(samples) for samples in of.values()]
         matrix = np.concatenate(rows)
         matrix.flags.writeable = False
+        owners = np.repeat(np.arange(len(rows)), [len(each) for each in rows])
+        index = {name: number for number, name in enumerate(of)}
+        pushed = [
+            (index[row["name"]], self._embedding(row["embedding"], row["name"]))
+            for row in self._rows(
+                "SELECT name, embedding FROM people JOIN anchors ON person_id = people.id WHERE pack = ? "
+                "ORDER BY people.id, anchors.id",
+                pack,
+            )
+            if row["name"] in index
+        ]
+        anchors = np.array([vector for _, vector in pushed], np.float32).reshape(-1, matrix.shape[1])
+        anchors.flags.writeable = False
         return Snapshot(
-            tuple(of), matrix, np.repeat(np.arange(len(rows)), [len(each) for each in rows]), skipped
+            tuple(of),
+            matrix,
+            owners,
+            skipped,
+            anchors,
+            np.array([owner for owner, _ in pushed], np.intp),
+            self.calibration(pack),
         )
 
     def _embedding(self, blob: bytes, name: str) -> Float32:
@@ -393,7 +507,12 @@ def _row(person: int, sample: Sample, pack: str, now: str) -> dict[str, object]:
         "pitch": quality.pose.pitch,
         "roll": quality.pose.roll,
         "created": now,
+        "source": sample.source,
     }
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _quality(row: dict[str, Any]) -> Quality:

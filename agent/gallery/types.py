@@ -23,10 +23,12 @@ class Sample:
     Attributes:
         embedding: float32 [dim] of length 1.
         quality: of the face that it was computed from.
+        source: absolute path of the image that it came from; None from a camera.
     """
 
     embedding: Float32
     quality: Quality
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class StoredSample:
         yaw: turn of the head, degrees.
         pitch: nod of the head, degrees.
         roll: tilt of the head, degrees.
+        source: path of the image that it came from; None from a camera.
     """
 
     created: str
@@ -71,6 +74,32 @@ class StoredSample:
     yaw: float
     pitch: float
     roll: float
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A decision threshold that was measured, and how. The figures are about single looks, not about tracks.
+
+    Attributes:
+        pack: digest of the pack that made the embeddings of the pairs.
+        threshold: least cosine of a known person.
+        far_target: share of impostor pairs that may be accepted, 0 to 1.
+        far: share of those of the measurement that the threshold accepts.
+        tar: share of genuine pairs that it accepts.
+        tar_interval: lower and upper bound of ``tar``, by bootstrap.
+        pairs: what was compared, for people: the source, and how many pairs of each kind.
+        created: when it was stored, UTC, RFC 3339; the gallery fills it in.
+    """
+
+    pack: str
+    threshold: float
+    far_target: float
+    far: float
+    tar: float
+    tar_interval: tuple[float, float]
+    pairs: str
+    created: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +111,18 @@ class Snapshot:
         templates: float32 [n, dim], rows of length 1, contiguous; a person's rows are neighbours.
         owners: intp [n], ascending: whose row it is, as an index into ``names``.
         skipped: how many samples were left out because another pack made them.
+        anchors: float32 [m, dim], rows of length 1, contiguous: faces that were marked as not being a person.
+        anchor_owners: intp [m], ascending: whom such a face is not, as an index into ``names``.
+        calibrated: the threshold that was measured for the snapshot's pack; None if none was.
     """
 
     names: tuple[str, ...] = ()
     templates: Float32 = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     owners: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     skipped: int = 0
+    anchors: Float32 = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    anchor_owners: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    calibrated: Calibration | None = None
 
 
 def person_name(text: str) -> str:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.gallery.store import Gallery
-from agent.gallery.types import GalleryError, Sample, person_name
+from agent.gallery.store import MOST_ANCHORS, Gallery
+from agent.gallery.types import Calibration, GalleryError, Sample, person_name
 from agent.perception.types import Pose, Quality
 
 PACK = "a" * 64
@@ -160,6 +161,73 @@ def test_a_snapshot_never_changes(gallery):
     assert before.names == ("Ada",)
     with pytest.raises(ValueError, match="read-only"):
         before.templates[0, 0] = 0
+
+
+def test_a_person_gets_another_name(gallery):
+    gallery.enrol("Driver 1", samples(1), PACK, 50)
+    gallery.enrol("Bob", samples(2), PACK, 50)
+    assert gallery.rename("Driver 1", " Ada ") == "Ada"
+    assert gallery.snapshot(PACK).names == ("Ada", "Bob")
+    assert gallery.rename("Ada", "Ada") == "Ada"
+    with pytest.raises(GalleryError, match="Bob is enrolled already; choose another name"):
+        gallery.rename("Ada", "Bob")
+    with pytest.raises(GalleryError, match="nobody called Eve"):
+        gallery.rename("Eve", "Zoe")
+    with pytest.raises(GalleryError, match="empty"):
+        gallery.rename("Ada", " ")
+    assert [person.name for person in gallery.people()] == ["Ada", "Bob"]
+
+
+def test_who_has_no_name_yet_gets_the_lowest_number_that_is_free(gallery):
+    assert gallery.next_driver_name() == "Driver 1"
+    for number in (1, 2, 4):
+        gallery.enrol(f"Driver {number}", samples(number), PACK, 50)
+    assert gallery.next_driver_name() == "Driver 3"
+    gallery.rename("Driver 1", "Ada")
+    assert gallery.next_driver_name() == "Driver 1"
+
+
+def test_faces_that_are_not_a_person_are_in_the_snapshot_and_go_with_the_person(gallery):
+    for seed, name in enumerate(["Ada", "Bob"]):
+        gallery.enrol(name, samples(seed), PACK, 50)
+    gallery.enrol("Old", samples(5), OTHER_PACK, 50)
+    strangers = [sample.embedding for sample in samples(9, MOST_ANCHORS + 2)]
+    for number, stranger in enumerate(strangers, 1):
+        assert gallery.reject("Bob", stranger, PACK) == min(number, MOST_ANCHORS)
+    gallery.reject("Ada", strangers[0], PACK)
+    gallery.reject("Ada", strangers[1], OTHER_PACK)
+    gallery.reject("Old", strangers[1], PACK)  # not in the snapshot, so neither is this
+    snapshot = gallery.snapshot(PACK)
+    assert snapshot.anchor_owners.tolist() == [0] + [1] * MOST_ANCHORS
+    np.testing.assert_array_equal(snapshot.anchors[0], strangers[0])
+    np.testing.assert_array_equal(snapshot.anchors[1:], strangers[2:])
+    assert snapshot.anchors.dtype == np.float32
+    gallery.delete("Bob")
+    assert gallery.snapshot(PACK).anchor_owners.tolist() == [0]
+    with pytest.raises(GalleryError, match="nobody called Eve"):
+        gallery.reject("Eve", strangers[0], PACK)
+    with pytest.raises(ValueError, match="length 1"):
+        gallery.reject("Ada", 2 * strangers[0], PACK)
+
+
+def test_a_measured_threshold_stays_with_the_gallery_for_its_pack(path):
+    measured = Calibration(PACK, 0.83, 1e-3, 9e-4, 0.97, (0.96, 0.98), "LFW view 2: 3,000 and 3,000 pairs")
+    with Gallery.open(path) as gallery:
+        assert gallery.calibration(PACK) is None
+        gallery.store_calibration(replace(measured, threshold=0.5))
+        gallery.store_calibration(measured)
+    with Gallery.open(path, readonly=True) as gallery:
+        stored = gallery.calibration(PACK)
+        assert replace(stored, created="") == measured
+        assert stored.created.endswith("Z")
+        assert gallery.snapshot(PACK).calibrated == stored
+        assert gallery.snapshot(OTHER_PACK).calibrated is None
+
+
+def test_a_sample_remembers_the_photograph_that_it_came_from(gallery):
+    taken = [replace(sample, source=f"/photos/{i}.jpg") for i, sample in enumerate(samples(1, 2))]
+    gallery.enrol("Ada", [*taken, *samples(2, 1)], PACK, 50)
+    assert [sample.source for sample in gallery.samples("Ada")] == ["/photos/0.jpg", "/photos/1.jpg", None]
 
 
 def test_nothing_of_a_deleted_person_is_left_on_the_disk(gallery, path):
@@ -459,8 +527,8 @@ def test_a_disk_that_fails_while_writing_enrols_nobody(path):
 FULL_DISK = """
 import os, sys
 from pathlib import Path
-from agent.gallery.store import Gallery
-from agent.gallery.types import GalleryError
+from agent.gallery.store import MOST_ANCHORS, Gallery
+from agent.gallery.types import Calibration, GalleryError
 from tests.gallery.test_store import PACK, samples
 folder = Path(sys.argv[1])
 path = folder / "gallery.db"
