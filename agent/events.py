@@ -114,7 +114,12 @@ class IdentityEvent(Event, frozen=True, kw_only=True, tag="identity", tag_field=
     second: Annotated[float | None, Meta(description="Cosine to the best template of another person.")] = None
     reason: Annotated[
         str | None,
-        Meta(description="Why `unknown`: `empty_gallery`, `below_threshold`, `ambiguous` or `poor_quality`."),
+        Meta(
+            description="Why `unknown`. `empty_gallery`: nobody is enrolled. `pack_mismatch`: people are, but by "
+            "another pack. `below_threshold`: nobody is near enough. `ambiguous`: two people are too alike, or the "
+            "looks do not agree. `rejected`: whoever is near enough is ruled out by a face that was marked as not "
+            "theirs. `poor_quality`: the face is not seen well enough. `invalid`: the network gave no embedding."
+        ),
     ] = None
 
 

@@ -3,6 +3,7 @@
 import threading
 
 from agent.events import HealthEvent
+from agent.gallery.matcher import Matcher
 from agent.gallery.types import Snapshot
 from agent.mailbox import Mailbox
 from agent.perception.types import Reading
@@ -14,14 +15,24 @@ class Live:
     """The state of the running agent. Values are immutable and replaced by assignment, so no reader needs a lock.
 
     Attributes:
-        snapshot: the gallery to match against. Written by the control stage.
+        matcher: answers from ``snapshot``. Only the perception stage asks it.
         health: the newest health event; None before the first. Written by the health stage.
         recording: set while the control stage wants ``readings``, in which every face has been looked at.
         readings: filled by the perception stage while ``recording`` is set.
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
+        self.matcher = Matcher(snapshot)
         self.health: HealthEvent | None = None
         self.recording = threading.Event()
         self.readings = Mailbox[Reading](_UNREAD)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The gallery that faces are matched against. Written by the control stage."""
+        return self.matcher.snapshot
+
+    @snapshot.setter
+    def snapshot(self, snapshot: Snapshot) -> None:
+        # Made here, in the writer's thread: for a large gallery it takes seconds, which no frame may wait for.
+        self.matcher = Matcher(snapshot)

@@ -107,10 +107,10 @@ class Match:
 
     Attributes:
         person: name of the best person, or None when unknown.
-        score: cosine to the best template; -1 when the gallery is empty.
+        score: cosine to the best template; -1 when there was nothing to compare.
         threshold: the score from which a person counts as recognised.
         second: cosine to the best template of another person; -1 without one.
-        reason: why the answer is unknown: ``empty_gallery``, ``below_threshold`` or ``ambiguous``; None when known.
+        reason: code of why the answer is unknown, see ``agent.gallery.matcher`` and ``IdentityEvent``; None when known.
     """
 
     person: str | None

@@ -1,6 +1,7 @@
 """Decide over a track what a single look cannot: who it is, and which expression."""
 
 from collections import Counter, deque
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,7 +15,11 @@ class IdentityVote:
     """The newest looks at one track, and the decision that they carry.
 
     A person is confirmed when at least ``votes`` of the newest ``window`` good looks, and two thirds of them, name
-    that person; the track is unknown when as many name nobody. Between the two the last decision stands.
+    that person; the track is unknown when as many name nobody. Between the two the last decision stands, as long as
+    it has a third of the looks left. Looks that agree on nothing for a whole window make the track unknown as well,
+    and the reason is then ``ambiguous``.
+
+    So one odd look never overturns a decision, unless the window holds but one.
     """
 
     def __init__(self, settings: Identity) -> None:
@@ -49,8 +54,19 @@ class IdentityVote:
             self.state = "unknown" if person is None else "confirmed"
             newest = next(each for each in reversed(self._looks) if each.person == person)
             self.match = newest
+        elif self._at_odds():
+            self.state, self.match = "unknown", replace(look, person=None, reason="ambiguous")
         elif self.match is not None and self.match.person == look.person:
             self.match = look
+
+    def _at_odds(self) -> bool:
+        """The looks support neither a new decision nor the last one."""
+        if self.state == "seen":
+            return len(self._looks) == self._settings.window
+        confirmed = self.match.person if self.match is not None else None
+        return confirmed is not None and 3 * sum(each.person == confirmed for each in self._looks) < len(
+            self._looks
+        )
 
 
 class EmotionSmoother:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 
 from agent.config import Config
-from agent.gallery.matcher import match
 from agent.live import Live
 from agent.mailbox import Mailbox, take_any
 from agent.perception.chain import Chain
@@ -42,17 +41,17 @@ class PerceptionStage(Stage):
 
     def work(self) -> None:
         """Read frames until told to stop."""
-        snapshot = self._live.snapshot
+        matcher = self._live.matcher
         while not self.stopping.is_set():
             self.beat()
             frame = take_any(self._boxes, self._arrival, timeout=0.1)
             self._end_silent(self._lost_s)
             if frame is None:
                 continue
-            if snapshot is not self._live.snapshot:
-                snapshot = self._live.snapshot
+            if matcher is not self._live.matcher:
+                matcher = self._live.matcher
                 self._chain.forget_identities()
-            ask = partial(match, snapshot=snapshot, threshold=self._threshold, margin=self._margin)
+            ask = partial(matcher.match, threshold=self._threshold, margin=self._margin)
             recording = self._live.recording.is_set()
             reading = self._chain.process(frame, ask, look_always=recording)
             self.times.add(reading)

@@ -1,5 +1,7 @@
 """A single look decides nothing; several that agree do; and a decision can be overturned."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -51,6 +53,65 @@ def test_when_another_person_takes_the_seat_the_decision_follows():
 
 def test_people_who_alternate_are_nobody_certain():
     assert vote(*["Ada", "Bob"] * 4).state == "seen"
+
+
+def test_looks_that_agree_on_nothing_for_a_whole_window_are_told_as_ambiguous():
+    decided = vote(*["Ada", "Bob"] * 5)
+    assert decided.state == "unknown"
+    assert (decided.match.person, decided.match.reason, decided.match.score) == (None, "ambiguous", 0.95)
+    for _ in range(6):
+        decided.add(look("Bob"))
+    assert (decided.state, decided.match.person) == ("confirmed", "Bob")
+
+
+def test_a_name_does_not_stand_for_ever_on_looks_that_say_anything_else():
+    decided = vote(*["Ada"] * 9, *["Bob", "Cid", None] * 2, "Bob")
+    assert (decided.state, decided.match.person, decided.match.reason) == ("unknown", None, "ambiguous")
+
+
+def test_when_people_change_seats_nobody_is_unknown_in_between():
+    decided = vote(*["Ada"] * 9)
+    states = set()
+    for _ in range(9):
+        decided.add(look("Bob"))
+        states.add((decided.state, decided.match.person))
+    assert states == {("confirmed", "Ada"), ("confirmed", "Bob")}
+
+
+windows = st.integers(2, 20).flatmap(lambda window: st.tuples(st.integers(1, window), st.just(window)))
+anybody = st.sampled_from(["Ada", "Bob", "Cid", None])
+
+
+@given(windows, st.lists(anybody, max_size=30), st.data())
+def test_one_odd_look_never_flips_a_confirmed_track(sizes, before, data):
+    """Whatever was before: once a track is Ada's and all newest looks agree, a look that says otherwise, one in any
+    window, changes nothing."""
+    votes, window = sizes
+    decided = vote(*before, *["Ada"] * window, settings=Identity(votes=votes, window=window))
+    assert (decided.state, decided.match.person) == ("confirmed", "Ada")
+    for _ in range(data.draw(st.integers(1, 4))):
+        decided.add(look(data.draw(st.sampled_from(["Bob", None]))))
+        assert (decided.state, decided.match.person) == ("confirmed", "Ada")
+        for _ in range(window - 1 + data.draw(st.integers(0, 3))):
+            decided.add(look("Ada"))
+            assert (decided.state, decided.match.person) == ("confirmed", "Ada")
+
+
+@given(st.integers(1, 20), st.integers(0, 20), st.sampled_from(["Bob", None]))
+def test_a_track_that_has_just_been_confirmed_withstands_an_odd_look_too(votes, more, other):
+    """However few looks there are yet."""
+    decided = vote(*["Ada"] * (votes + more), settings=Identity(votes=votes, window=votes + more + 1))
+    decided.add(look(other))
+    assert (decided.state, decided.match.person) == ("confirmed", "Ada")
+
+
+@given(st.permutations(["Ada"] * 7 + [None] * 2))
+def test_two_looks_that_cannot_tell_ada_from_bob_leave_her_ada(looks):
+    """With the default settings, wherever in a window they fall."""
+    decided = vote("Ada", "Ada", "Ada")
+    for person in looks:
+        decided.add(replace(look(person), reason=None if person else "ambiguous"))
+        assert (decided.state, decided.match.person) == ("confirmed", "Ada")
 
 
 def test_a_face_that_is_never_good_ends_as_unknown_without_a_match():
