@@ -58,8 +58,7 @@ class Tracker:
         pairs = _assign(predicted, detections, self._settings.overlap)
         for index, track in enumerate(predicted):
             if index in pairs:
-                before = self._tracks[track.number]
-                self._tracks[track.number] = _correct(before, detections[pairs[index]], now)
+                self._tracks[track.number] = _correct(track, detections[pairs[index]], now)
             else:
                 self._tracks[track.number] = track
         for index in set(range(len(detections))) - set(pairs.values()):
@@ -92,18 +91,21 @@ def _predict(track: Track, now: float) -> Track:
     return replace(track, detection=moved, updated=now)
 
 
-def _correct(before: Track, detection: Detection, now: float) -> Track:
-    """The track after its face was seen at ``detection``."""
-    elapsed = now - before.updated
-    velocity = before.velocity
+def _correct(predicted: Track, detection: Detection, now: float) -> Track:
+    """The predicted track after its face was seen at ``detection``.
+
+    How far off the prediction was has built up since the face was last seen, be that one frame ago or many.
+    """
+    elapsed = now - predicted.seen
+    velocity = predicted.velocity
     if elapsed > 0:
-        old, new = _centre(before.detection), _centre(detection)
-        fresh = ((new[0] - old[0]) / elapsed, (new[1] - old[1]) / elapsed)
+        expected, found = _centre(predicted.detection), _centre(detection)
+        gain = _VELOCITY_GAIN / elapsed
         velocity = (
-            velocity[0] + _VELOCITY_GAIN * (fresh[0] - velocity[0]),
-            velocity[1] + _VELOCITY_GAIN * (fresh[1] - velocity[1]),
+            velocity[0] + gain * (found[0] - expected[0]),
+            velocity[1] + gain * (found[1] - expected[1]),
         )
-    return Track(before.number, detection, velocity, now, now)
+    return Track(predicted.number, detection, velocity, now, now)
 
 
 def _assign(tracks: list[Track], detections: list[Detection], overlap: float) -> dict[int, int]:

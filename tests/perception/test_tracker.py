@@ -52,6 +52,16 @@ def test_a_face_that_is_missed_for_a_moment_coasts_on_and_is_met_again():
     assert not tracks[0].coasting
 
 
+def test_a_face_that_is_looked_for_seldom_is_not_thrown_off_by_the_jitter_of_its_box():
+    tracker = Tracker(Tracking())
+    for i in range(240):
+        x = 100 + 3 * (-1) ** (i // 8)
+        tracks, lost = tracker.update([face(x)] if i % 8 == 0 else [], i / 30)
+        assert [t.number for t in tracks] == [1]
+        assert not lost
+        assert tracks[0].detection.box[0] == pytest.approx(100, abs=10)
+
+
 def test_a_face_unseen_for_too_long_is_lost_and_comes_back_as_another():
     tracker = Tracker(Tracking(lost_s=0.5))
     tracker.update([face(10)], 0.0)
