@@ -12,6 +12,7 @@ from agent.events import Event
 from agent.live import Live
 from agent.mailbox import Mailbox
 from agent.networks import load
+from agent.notify import Notifier
 from agent.perception.chain import Chain
 from agent.perception.types import Frame, Reading
 from agent.stage import Stage
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _QUEUE = 256  # readings or events that may wait for the publisher: seconds of work, kilobytes of memory
 _STOP_S = 1.8  # all stages together; systemd and users are promised two seconds
+_STALL_S = 5.0  # a stage that has not beaten for so long is not well
 
 
 class DaemonError(UserError):
@@ -36,7 +38,14 @@ class DaemonError(UserError):
 class Daemon:
     """All stages of the agent."""
 
-    def __init__(self, config: Config, pack: Pack, live: Live, watch: Mailbox[Reading] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        pack: Pack,
+        live: Live,
+        watch: Mailbox[Reading] | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
         """Load the pack and lay out the stages; nothing runs yet.
 
         Args:
@@ -44,6 +53,7 @@ class Daemon:
             pack: verified.
             live: what stages share; its snapshot is the gallery as it is now.
             watch: gets every reading too, for a display.
+            notifier: tells the service manager how the daemon is.
 
         Raises:
             ConfigError: no camera is configured.
@@ -58,6 +68,7 @@ class Daemon:
             1
         )  # its images are small, and a second pool of threads would fight the engines' own
         self._stopping = threading.Event()
+        self._notifier = notifier or Notifier()
         self._networks = load(pack, config)
         chain = Chain(self._networks, config, time.monotonic)
         digest = pack.manifest.digest
@@ -117,9 +128,16 @@ class Daemon:
             stage.start()
         try:
             while not self._stopping.wait(0.1) and not self._finished():
-                pass
+                self._tell(time.monotonic())
         finally:
+            self._notifier.stopping()
             self._shut_down()
+
+    def _tell(self, now: float) -> None:
+        well = all(stage.alive and now - stage.beaten < _STALL_S for stage in self._stages)
+        times = self.perception.times
+        status = f"{times.fps:.1f} frames a second"
+        self._notifier.tell(now, ready=times.frames > 0, well=well, status=status)
 
     def _finished(self) -> bool:
         """Every camera has ended and every frame been read; raises DaemonError where something broke."""

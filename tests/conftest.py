@@ -1,5 +1,8 @@
 """The real parts that tests share: models, pictures and data sets."""
 
+import select
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +98,39 @@ def small() -> onnx.ModelProto:
             helper.make_tensor_value_info("emotion", TensorProto.FLOAT, ["N", 7]),
         ],
     )
+
+
+class ServiceManager:
+    """The receiving end of the notify socket, as systemd has it."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind("\0" + address[1:] if address.startswith("@") else address)
+
+    def heard(self, seconds: float = 0.0) -> list[str]:
+        """Every word since the last time; waits so long for the first."""
+        words: list[str] = []
+        while select.select([self._socket], [], [], 0.0 if words else seconds)[0]:
+            words += self._socket.recv(4096).decode().split("\n")
+        return words
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def listen_as_manager() -> Iterator[Callable[[str], ServiceManager]]:
+    """Makes service managers that listen at an address: a path, or ``@`` and an abstract name."""
+    made: list[ServiceManager] = []
+
+    def listen(address: str) -> ServiceManager:
+        made.append(ServiceManager(address))
+        return made[-1]
+
+    yield listen
+    for each in made:
+        each.close()
 
 
 def _quiet(*_: object) -> None:

@@ -75,6 +75,7 @@ def _run(config: "Config", console: "Console", show_table: bool) -> None:
     from agent.gallery.store import Gallery
     from agent.live import Live
     from agent.mailbox import Mailbox
+    from agent.notify import Notifier
     from agent.perception.types import Reading
     from engines import pack as packs
 
@@ -82,7 +83,7 @@ def _run(config: "Config", console: "Console", show_table: bool) -> None:
     with Gallery.open(config.gallery_path) as gallery:
         live = Live(gallery.snapshot(pack.manifest.digest))
     watch = Mailbox[Reading](_WATCHED)
-    daemon = Daemon(config, pack, live, watch)
+    daemon = Daemon(config, pack, live, watch, Notifier.from_environment())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
     screen = Screen(console, watch, daemon.perception.times, daemon.dropped_frames, show_table=show_table)
