@@ -230,6 +230,43 @@ class Freshness(_Table, frozen=True):
     ] = 0.5
 
 
+class Supervision(_Table, frozen=True):
+    """What becomes of a stage of the agent that hangs or dies: it is started anew, a few times."""
+
+    stall_s: Annotated[
+        float,
+        Meta(
+            description="A stage that shows no sign of life for so long is given up and started anew, seconds.",
+            ge=0.5,
+            le=300,
+        ),
+    ] = 5.0
+    disk_s: Annotated[
+        float,
+        Meta(
+            description="Likewise the stage that writes the gallery and may wait for the disk.",
+            ge=0.5,
+            le=300,
+        ),
+    ] = 15.0
+    start_s: Annotated[
+        float,
+        Meta(description="Time a stage has to begin, in which models are loaded, seconds.", ge=1, le=3600),
+    ] = 60.0
+    restarts: Annotated[
+        int,
+        Meta(
+            description="Stages that may be started anew within `window_s`; after that the agent ends with status 1, "
+            "and what has started it, as systemd does, starts it anew.",
+            ge=0,
+            le=1000,
+        ),
+    ] = 5
+    window_s: Annotated[
+        float, Meta(description="The time in which `restarts` are counted, seconds.", gt=0, le=86_400)
+    ] = 60.0
+
+
 class Gate(_Table, frozen=True):
     """What an engine may differ from FP32 on ONNX Runtime and still go live. Losses are shares: 0.01 is a point."""
 
@@ -296,6 +333,7 @@ class Config(_Table, frozen=True):
     events: Events = field(default_factory=Events)
     control: Control = field(default_factory=Control)
     freshness: Freshness = field(default_factory=Freshness)
+    supervision: Supervision = field(default_factory=Supervision)
     gate: Gate = field(default_factory=Gate)
 
     def __post_init__(self) -> None:

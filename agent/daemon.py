@@ -1,19 +1,21 @@
-"""The daemon: the table of stages, started, watched and stopped in order."""
+"""The daemon: the table of stages, started, watched, started anew and stopped in order."""
 
 import logging
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import cv2
 
-from agent.config import Config, ConfigError
+from agent.config import Camera, Config, ConfigError
 from agent.enrolment import agreement_floor
 from agent.events import Event
 from agent.live import Live
 from agent.mailbox import Mailbox
-from agent.networks import load
 from agent.notify import Notifier
-from agent.perception.chain import Chain
 from agent.perception.types import Frame, Reading
 from agent.stage import Stage
 from agent.stages.camera import CameraStage
@@ -21,6 +23,8 @@ from agent.stages.control import ControlStage
 from agent.stages.health import HealthStage
 from agent.stages.perception import PerceptionStage
 from agent.stages.publisher import PublisherStage
+from agent.statistics import FrameTimes
+from agent.supervisor import Supervisor, Trouble, Vital
 from engines.errors import UserError
 from engines.pack import Pack
 
@@ -28,11 +32,35 @@ log = logging.getLogger(__name__)
 
 _QUEUE = 256  # readings or events that may wait for the publisher: seconds of work, kilobytes of memory
 _STOP_S = 1.8  # all stages together; systemd and users are promised two seconds
-_STALL_S = 5.0  # a stage that has not beaten for so long is not well
+_TICK_S = 0.1  # how often the stages are looked at
+_STARTING_TICK_S = 0.01  # until they have all been started
+_PARTING_S = 0.5  # how long a stage that is given up may go on with what it is doing
+
+SINK, RECORDER, READER, SOURCE = range(4)
+"""Ranks: see ``Post``."""
 
 
 class DaemonError(UserError):
     """The daemon cannot go on; the message says which part failed and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """One row of the table: a stage that is to be there, whichever one holds the post just now.
+
+    Attributes:
+        name: as in health events and in the log.
+        rank: stages stop from the highest rank to the lowest, so that what was read is still published. Those up to
+            RECORDER own the sockets: no other is started before they are up, so a second daemon is refused before it
+            has touched a camera.
+        make: makes the stage; gets the one it takes the place of, which was given up, or None at first.
+        waits: it may wait for the disk, so ``supervision.disk_s`` is its limit in place of ``stall_s``.
+    """
+
+    name: str
+    rank: int
+    make: Callable[[Any], Stage]
+    waits: bool = False
 
 
 class Daemon:
@@ -46,7 +74,7 @@ class Daemon:
         watch: Mailbox[Reading] | None = None,
         notifier: Notifier | None = None,
     ) -> None:
-        """Load the pack and lay out the stages; nothing runs yet.
+        """Lay out the stages; nothing runs yet.
 
         Args:
             config: must name at least one camera.
@@ -57,7 +85,6 @@ class Daemon:
 
         Raises:
             ConfigError: no camera is configured.
-            EngineError: a model does not load.
         """
         if not config.cameras:
             raise ConfigError(
@@ -67,95 +94,207 @@ class Daemon:
         cv2.setNumThreads(
             1
         )  # its images are small, and a second pool of threads would fight the engines' own
-        self._stopping = threading.Event()
+        self.started = time.monotonic()
+        self.times = FrameTimes()
+        self._config = config
+        self._pack = pack
+        self._live = live
+        live.config = config
         self._notifier = notifier or Notifier()
-        self._networks = load(pack, config)
-        chain = Chain(self._networks, config, time.monotonic)
-        digest = pack.manifest.digest
-        threshold = config.identity.threshold
-        if threshold is None:
-            threshold = pack.manifest.face.threshold
+        self._stopping = threading.Event()
+        self._supervisor = Supervisor(config.supervision)
 
-        frames = threading.Condition()
-        boxes = [Mailbox[Frame](1, frames) for _ in config.cameras]
+        self._arrival = threading.Condition()
+        self._boxes = {camera.name: Mailbox[Frame](1, self._arrival) for camera in config.cameras}
         messages = threading.Condition()
-        readings = Mailbox[Reading](_QUEUE, messages)
-        self._readings = readings
+        self._readings = Mailbox[Reading](_QUEUE, messages)
         self._outbox = Mailbox[Event](_QUEUE, messages)
-        outlets = [readings] if watch is None else [readings, watch]
+        self._outlets = [self._readings] if watch is None else [self._readings, watch]
 
-        self.cameras = [CameraStage(camera, box) for camera, box in zip(config.cameras, boxes, strict=True)]
-        self.perception = PerceptionStage(config, chain, threshold, live, boxes, frames, outlets)
-        self.publisher = PublisherStage(config, pack.manifest.face.labels, readings, self._outbox)
-        floor = agreement_floor(pack.manifest.face.threshold)
-        control = ControlStage(config, digest, live, self._outbox, floor)
-        health = HealthStage(
-            config.events.health_s,
-            digest,
-            live,
-            self.cameras,
-            self.perception,
-            (self.publisher, control),
-            lambda: self.publisher.dropped,
-            self._networks.notes,
-            self._outbox,
+        self.posts = self._table()
+        self._stages: dict[str, Stage] = {}
+        self._given_up: list[Stage] = []
+
+    def _table(self) -> tuple[Post, ...]:
+        """Every stage of the daemon, in the order of their start."""
+        return (
+            Post("publisher", SINK, self._publisher),
+            Post("control", RECORDER, self._control, waits=True),
+            Post("perception", READER, self._perception),
+            Post("health", SOURCE, self._health),
+            *(
+                Post(f"camera {camera.name}", SOURCE, partial(self._camera, camera))
+                for camera in self._config.cameras
+            ),
         )
-        # In the order of their start; they stop from sources to sinks, so that what was read is still published.
-        self._stages: tuple[Stage, ...] = (self.publisher, control, self.perception, health, *self.cameras)
-        self._stop_order: tuple[tuple[Stage, ...], ...] = (
-            (*self.cameras, health),
-            (self.perception,),
-            (control,),
-            (self.publisher,),
+
+    def _publisher(self, before: PublisherStage | None) -> PublisherStage:
+        labels = self._pack.manifest.face.labels
+        return PublisherStage(self._config, labels, self._readings, self._outbox, before)
+
+    def _control(self, _: Stage | None) -> ControlStage:
+        face, digest = self._pack.manifest.face, self._pack.manifest.digest
+        return ControlStage(self._config, digest, self._live, self._outbox, agreement_floor(face.threshold))
+
+    def _perception(self, before: PerceptionStage | None) -> PerceptionStage:
+        boxes = tuple(self._boxes.values())
+        return PerceptionStage(
+            self._config, self._pack, self._live, boxes, self._arrival, self._outlets, self.times, before
         )
-        self._boxes = boxes
+
+    def _health(self, _: Stage | None) -> HealthStage:
+        return HealthStage(self._pack.manifest.digest, self._live, self, self._outbox)
+
+    def _camera(self, camera: Camera, before: CameraStage | None) -> CameraStage:
+        return CameraStage(camera, self._boxes[camera.name], before)
+
+    @property
+    def cameras(self) -> list[CameraStage]:
+        """The camera stages that have been started."""
+        return [stage for stage in self._stages.copy().values() if isinstance(stage, CameraStage)]
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each stage was started anew; those that never were are left out."""
+        return dict(self._supervisor.restarts)
+
+    @property
+    def dropped(self) -> int:
+        """Readings and events that fell out of their mailboxes before they could be published."""
+        publisher = self._stages.get("publisher")
+        return publisher.dropped if isinstance(publisher, PublisherStage) else 0
+
+    def ages(self, now: float) -> dict[str, float]:
+        """Seconds since the last sign of life of each stage."""
+        return {name: stage.age(now) for name, stage in self._stages.copy().items()}
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how the daemon runs."""
+        perception = self._stages.get("perception")
+        return perception.notes if isinstance(perception, PerceptionStage) else ()
+
+    def dropped_frames(self) -> int:
+        """Frames of all cameras that were replaced by a newer one before they were looked at."""
+        return sum(box.dropped for box in self._boxes.values())
 
     def stop(self) -> None:
         """Ask the daemon to end; may be called from a signal handler."""
         self._stopping.set()
 
-    def dropped_frames(self) -> int:
-        """Frames of all cameras that were replaced by a newer one before they were looked at."""
-        return sum(camera.health().dropped for camera in self.cameras)
-
     def run(self) -> None:
         """Run until ``stop`` is called or every camera has ended; then stop all stages within two seconds.
 
         Raises:
-            DaemonError: a stage failed, or no camera can ever deliver.
+            DaemonError: a stage failed and could not be started anew, or no camera can ever deliver.
+            UserError: a stage could not begin: a socket is taken, a model does not load.
         """
-        for stage in self._stages:
-            stage.start()
         try:
-            while not self._stopping.wait(0.1) and not self._finished():
-                self._tell(time.monotonic())
+            while not self._stopping.is_set() and not self._finished():
+                self._start()
+                well = self._supervise(time.monotonic())
+                self._notifier.tell(
+                    time.monotonic(), ready=self.times.frames > 0, well=well, status=self._status()
+                )
+                self._stopping.wait(_TICK_S if len(self._stages) == len(self.posts) else _STARTING_TICK_S)
         finally:
             self._notifier.stopping()
             self._shut_down()
 
-    def _tell(self, now: float) -> None:
-        well = all(stage.alive and now - stage.beaten < _STALL_S for stage in self._stages)
-        times = self.perception.times
-        status = f"{times.fps:.1f} frames a second"
-        self._notifier.tell(now, ready=times.frames > 0, well=well, status=status)
+    def _start(self) -> None:
+        """Start what has not been started; first the stages that own sockets, and the others once those are up."""
+        for post in self.posts:
+            if post.name in self._stages:
+                continue
+            doors = [self._stages.get(each.name) for each in self.posts if each.rank <= RECORDER]
+            if post.rank > RECORDER and not all(door and door.beaten for door in doors):
+                return
+            stage = post.make(None)
+            self._stages[post.name] = stage
+            stage.start()
+
+    def _supervise(self, now: float) -> bool:
+        """Look at every stage, and start anew what is not well; True if nothing was wrong.
+
+        Raises:
+            DaemonError: as ``run``.
+        """
+        vitals = {post.name: self._vital(post) for post in self.posts if post.name in self._stages}
+        troubles = self._supervisor.judge(vitals, now)
+        for post in self.posts:
+            if post.name in troubles:
+                self._replace(post, troubles[post.name], now)
+        return not troubles
+
+    def _vital(self, post: Post) -> Vital:
+        """What the supervisor is to know of a stage."""
+        stage, settings = self._stages[post.name], self._supervisor.settings
+        alive = stage.alive  # before ``ended``: a stage that ends in between is not dead
+        stall_s = settings.disk_s if post.waits else settings.stall_s
+        first = not self._supervisor.restarts[post.name]
+        return Vital(alive, stage.ended, stage.started, stage.beaten, stall_s, first)
+
+    def _replace(self, post: Post, trouble: Trouble, now: float) -> None:
+        """Put a new stage in the place of one that has died or hangs."""
+        stage = self._stages[post.name]
+        what = _describe(post, stage, trouble)
+        if trouble.hopeless:
+            if isinstance(stage.failure, UserError):
+                raise stage.failure
+            raise DaemonError(f"{what} before it had begun to work") from stage.failure
+        self._given_up = [each for each in self._given_up if each.alive]
+        if not self._supervisor.may_restart(post.name, len(self._given_up), now):
+            settings = self._supervisor.settings
+            raise DaemonError(
+                f"{what}, and stages were started anew {settings.restarts} times within {settings.window_s:g} s "
+                "already; see the log"
+            ) from stage.failure
+        if not stage.give_up(_PARTING_S):
+            raise DaemonError(
+                f"{what}, with its hands on a file or socket that a new one needs; only a new process can help"
+            )
+        self._given_up.append(stage)
+        log.error("%s; it is started anew", what, extra={"stage": post.name})
+        successor = post.make(stage)
+        self._stages[post.name] = successor
+        successor.start()
+
+    def _status(self) -> str:
+        """How the daemon is, in a few words."""
+        if not self.times.frames:
+            errors = [error for camera in self.cameras if (error := camera.health().error)]
+            return "; ".join(errors) or "waiting for the first frame"
+        return f"{self.times.fps:.1f} frames a second"
 
     def _finished(self) -> bool:
-        """Every camera has ended and every frame been read; raises DaemonError where something broke."""
-        for stage in self._stages:
-            if stage.failure is not None:
-                raise DaemonError(f"stage {stage.name} failed: {stage.failure}") from stage.failure
-        if any(camera.alive for camera in self.cameras) or any(len(box) for box in self._boxes):
+        """Every camera has ended and every frame been read; raises DaemonError where none can ever deliver."""
+        cameras = self.cameras
+        if len(cameras) < len(self._config.cameras) or not all(camera.ended for camera in cameras):
             return False
-        failed = [str(camera.health().error) for camera in self.cameras if camera.failed_for_good]
+        if any(len(box) for box in self._boxes.values()):
+            return False
+        failed = [str(camera.health().error) for camera in cameras if camera.failed_for_good]
         if failed:
             raise DaemonError("; ".join(failed))
         return True
 
     def _shut_down(self) -> None:
         deadline = time.monotonic() + _STOP_S
-        for group in self._stop_order:
-            for stage in group:
+        for rank in sorted({post.rank for post in self.posts}, reverse=True):
+            stages = [
+                self._stages[post.name]
+                for post in self.posts
+                if post.rank == rank and post.name in self._stages
+            ]
+            for stage in stages:
                 stage.stop()
-            for stage in group:
+            for stage in stages:
                 if not stage.join(max(0.0, deadline - time.monotonic())):
                     log.warning("stage %s did not stop in time", stage.name)
+                    stage.let_hang()
+
+
+def _describe(post: Post, stage: Stage, trouble: Trouble) -> str:
+    """What happened to a stage."""
+    if trouble.how == "stalled":
+        return f"stage {post.name} has shown no sign of life for {stage.age(time.monotonic()):.1f} s"
+    return f"stage {post.name} failed: {stage.failure or 'its thread was ended'}"

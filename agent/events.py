@@ -181,6 +181,12 @@ class HealthEvent(Event, frozen=True, kw_only=True, tag="health", tag_field="top
         Meta(description="p50, p95 and p99 of the time a frame took, last minute, milliseconds."),
     ]
     stages: Annotated[dict[str, float], Meta(description="Seconds since the last heartbeat of each stage.")]
+    restarts: Annotated[
+        dict[str, int],
+        Meta(
+            description="How often each stage hung or died and was started anew; stages that never were are left out."
+        ),
+    ] = {}
     rss_mb: Annotated[float, Meta(description="Memory in use, MiB.")]
     cpu_percent: Annotated[
         float, Meta(description="Processor use since the last health event, 100 is one core.")

@@ -2,6 +2,7 @@
 
 import threading
 
+from agent.config import Config
 from agent.events import HealthEvent
 from agent.gallery.matcher import Matcher
 from agent.gallery.types import Snapshot
@@ -17,12 +18,14 @@ class Live:
     Attributes:
         matcher: answers from ``snapshot``. Only the perception stage asks it.
         health: the newest health event; None before the first. Written by the health stage.
+        config: the configuration in force. Written by the daemon when it is read again.
         recording: set while the control stage wants ``readings``, in which every face has been looked at.
         readings: filled by the perception stage while ``recording`` is set.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, config: Config | None = None) -> None:
         self.matcher = Matcher(snapshot)
+        self.config = config or Config()
         self.health: HealthEvent | None = None
         self.recording = threading.Event()
         self.readings = Mailbox[Reading](_UNREAD)

@@ -1,7 +1,7 @@
 """Turn readings into events: every frame is told, of identities and expressions only what has changed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Literal, TypedDict, cast
 
@@ -30,6 +30,10 @@ class _Told:
     identity: _Said
     emotion: _Said | None = None
 
+    def doubted(self) -> "_Told":
+        """The same, as if it had not been believed, so that it is told again."""
+        return _Told(replace(self.identity, valid=False), self.emotion and replace(self.emotion, valid=False))
+
 
 class Origin(TypedDict):
     """The fields that every event of a reading has."""
@@ -48,10 +52,18 @@ class Narrator:
     that are not valid misses nothing.
     """
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        """``labels`` are the expressions in the order of ``Emotion.probabilities``."""
+    def __init__(self, labels: Sequence[str], before: "Narrator | None" = None) -> None:
+        """A narrator who says all that is known again after ``before``, of whom nobody knows what got through.
+
+        Args:
+            labels: the expressions in the order of ``Emotion.probabilities``.
+            before: the one in whose place this is put.
+        """
         self._labels = tuple(labels)
-        self._told: dict[str, dict[int, _Told]] = {}
+        self._told: dict[str, dict[int, _Told]] = {
+            camera: {track: known.doubted() for track, known in tracks.items()}
+            for camera, tracks in (before._told.items() if before else ())
+        }
 
     def events(self, reading: Reading) -> list[Event]:
         """The events of one reading, in the order in which they are to be sent.

@@ -86,7 +86,7 @@ def _run(config: "Config", console: "Console", show_table: bool) -> None:
     daemon = Daemon(config, pack, live, watch, Notifier.from_environment())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
-    screen = Screen(console, watch, daemon.perception.times, daemon.dropped_frames, show_table=show_table)
+    screen = Screen(console, watch, daemon.times, daemon.dropped_frames, show_table=show_table)
     screen.start()
     try:
         daemon.run()

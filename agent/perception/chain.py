@@ -1,6 +1,6 @@
 """The chain: what is done to each frame, from pixels to a reading."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,12 +102,16 @@ class FaceReader:
         face = networks.manifest.face
         self.networks = networks
         self.timer = StepTimer(clock)
-        self._settings = config.detector
         self._decode = DECODERS[networks.manifest.detector.decoder]
         self._input: Image = networks.detector.buffer("image")[0]
         self._chip: Image = networks.face.buffer("chip")[0]
         self._template = np.array(face.template, np.float32)
-        self._gate = QualityGate(config.quality, face.side)
+        self.reconfigure(config)
+
+    def reconfigure(self, config: Config) -> None:
+        """Go by ``config`` from the next image on; the size of the detector's input stays."""
+        self._settings = config.detector
+        self._gate = QualityGate(config.quality, self.networks.manifest.face.side)
 
     def find(self, image: Image) -> list[Detection]:
         """The faces in ``image`` (uint8 BGR [height, width, 3]), largest first, at most ``max_faces``."""
@@ -147,14 +151,39 @@ class _Followed:
 class Chain:
     """Perception over time: one reading for each frame, with tracks, decisions and smoothed expressions."""
 
-    def __init__(self, networks: Networks, config: Config, clock: Clock) -> None:
-        """A chain for all cameras of ``config``; ``clock`` is the one that stamped the frames."""
+    def __init__(
+        self, networks: Networks, config: Config, clock: Clock, first_tracks: Mapping[str, int] | None = None
+    ) -> None:
+        """A chain for all cameras of ``config``.
+
+        Args:
+            networks: the models.
+            config: what to go by.
+            clock: the one that stamped the frames.
+            first_tracks: the number of the first track, for each camera on which it is not 1.
+        """
         self._reader = FaceReader(networks, config, clock)
         self._config = config
         self._clock = clock
+        self._first_tracks = dict(first_tracks or {})
         self._trackers: dict[str, Tracker] = {}
         self._newest: dict[str, float] = {}
         self._followed: dict[tuple[str, int], _Followed] = {}
+
+    @property
+    def next_tracks(self) -> dict[str, int]:
+        """For each camera the number that its next track gets, where that is not 1."""
+        return self._first_tracks | {camera: tracker.next for camera, tracker in self._trackers.items()}
+
+    def reconfigure(self, config: Config) -> None:
+        """Go by ``config`` from the next frame on; tracks go on, and who they are is decided by the new rules."""
+        if config.identity != self._config.identity:
+            self._config = config
+            self.forget_identities()
+        self._config = config
+        self._reader.reconfigure(config)
+        for tracker in self._trackers.values():
+            tracker.settings = config.tracking
 
     def forget_identities(self) -> None:
         """Decide anew who everybody is: the gallery has changed."""
@@ -172,7 +201,10 @@ class Chain:
         timer = self._reader.timer
         timer.start()
         detections = self._reader.find(frame.image)
-        tracker = self._trackers.setdefault(frame.camera, Tracker(self._config.tracking))
+        tracker = self._trackers.get(frame.camera)
+        if tracker is None:
+            first = self._first_tracks.get(frame.camera, 1)
+            tracker = self._trackers[frame.camera] = Tracker(self._config.tracking, first)
         tracks, lost = tracker.update(detections, frame.captured)
         self._newest[frame.camera] = frame.captured
         self._forget(frame.camera, lost)

@@ -36,11 +36,17 @@ class Track:
 
 
 class Tracker:
-    """Tracks of one camera."""
+    """Tracks of one camera.
 
-    def __init__(self, settings: Tracking) -> None:
-        self._settings = settings
-        self._next = 1
+    Attributes:
+        settings: may be replaced between two frames.
+        next: number of the next new track.
+    """
+
+    def __init__(self, settings: Tracking, first: int = 1) -> None:
+        """Number tracks from ``first``."""
+        self.settings = settings
+        self.next = first
         self._tracks: dict[int, Track] = {}
 
     def update(self, detections: list[Detection], now: float) -> tuple[list[Track], list[int]]:
@@ -55,15 +61,15 @@ class Tracker:
         """
         lost = self.expire(now)
         predicted = [_predict(track, now) for track in self._tracks.values()]
-        pairs = _assign(predicted, detections, self._settings.overlap)
+        pairs = _assign(predicted, detections, self.settings.overlap)
         for index, track in enumerate(predicted):
             if index in pairs:
                 self._tracks[track.number] = _correct(track, detections[pairs[index]], now)
             else:
                 self._tracks[track.number] = track
         for index in set(range(len(detections))) - set(pairs.values()):
-            self._tracks[self._next] = Track(self._next, detections[index], (0.0, 0.0), now, now)
-            self._next += 1
+            self._tracks[self.next] = Track(self.next, detections[index], (0.0, 0.0), now, now)
+            self.next += 1
         return sorted(self._tracks.values(), key=lambda t: -t.detection.area), lost
 
     def expire(self, now: float) -> list[int]:
@@ -72,7 +78,7 @@ class Tracker:
         This comes before detections are given to tracks: after a gap in the frames, a face in the old place is a new
         face, for nobody can say who sat down meanwhile.
         """
-        lost = [track.number for track in self._tracks.values() if now - track.seen > self._settings.lost_s]
+        lost = [track.number for track in self._tracks.values() if now - track.seen > self.settings.lost_s]
         for number in lost:
             del self._tracks[number]
         return lost

@@ -84,17 +84,18 @@ class _Reader(threading.Thread):
 class CameraStage(Stage):
     """Keeps one camera open and puts its frames into a mailbox."""
 
-    def __init__(self, camera: Camera, box: Mailbox[Frame]) -> None:
-        """Read ``camera`` into ``box``."""
+    def __init__(self, camera: Camera, box: Mailbox[Frame], before: "CameraStage | None" = None) -> None:
+        """Read ``camera`` into ``box``, and go on with the counts of ``before``, in whose place this is put."""
         super().__init__(f"camera {camera.name}")
         self.failed_for_good = False
         self._camera = camera
         self._box = box
         self._lock = threading.Lock()
         self._state: Literal["opening", "open", "failed", "ended"] = "opening"
-        self._frames = 0
-        self._reopened = 0
+        self._frames = before.health().frames if before else 0
+        self._reopened = before.health().reopened if before else 0
         self._error: str | None = None
+        self._reader: _Reader | None = None
 
     def health(self) -> CameraHealth:
         """How the camera is; from any thread."""
@@ -112,7 +113,7 @@ class CameraStage(Stage):
         """Read, and open again what fails, until told to stop or a recording ends."""
         wait = _FIRST_WAIT_S
         while not self.stopping.is_set():
-            reader = _Reader(self._camera, self._deliver)
+            reader = self._reader = _Reader(self._camera, self._deliver)
             reader.start()
             self._follow(reader)
             if self.stopping.is_set() or self._is_over(reader):
@@ -121,6 +122,11 @@ class CameraStage(Stage):
                 wait = _FIRST_WAIT_S  # it lived longer than we had waited for it
             self._pause(min(wait, self._camera.retry_s))
             wait = min(2 * wait, self._camera.retry_s)
+
+    def release(self) -> None:
+        """Let the source go."""
+        if self._reader:
+            self._reader.quit.set()
 
     def _follow(self, reader: _Reader) -> None:
         """Watch a reader until it ends or the stage is told to stop; give it up when it stalls.
@@ -176,10 +182,11 @@ class CameraStage(Stage):
         patient = self._camera.every_frame and not reader.live
         while not reader.quit.is_set():
             frame = Frame(self._camera.name, self._frames, time.monotonic(), time.time(), image)
-            if not patient:
-                self._box.put(frame)
-            elif not self._box.put_when_free(frame, _SLICE_S):
-                continue
+            with self.acting():
+                if not patient:
+                    self._box.put(frame)
+                elif not self._box.put_when_free(frame, _SLICE_S):
+                    continue
             with self._lock:
                 returned = self._state != "open" and self._frames > 0
                 self._frames += 1

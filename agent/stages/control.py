@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,23 +55,39 @@ class ControlStage(Stage):
         self._live = live
         self._outbox = outbox
         self._floor = floor
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._desk: _Desk | None = None
 
     def work(self) -> None:
         """Answer and record until told to stop."""
-        with (
-            zmq.Context() as context,
-            context.socket(zmq.ROUTER) as door,
-            Gallery.open(self._config.gallery_path) as gallery,
-        ):
-            door.linger = _LINGER_MS
+        door = self._context.socket(zmq.ROUTER)
+        try:
             door.maxmsgsize = control.MAX_REQUEST
             door.rcvhwm = _UNREAD
-            with sockets.bound(door, self._config.control_endpoint):
-                self._serve(
-                    _Desk(
-                        self._config, self._pack_digest, self._live, self._outbox, self._floor, gallery, door
-                    )
+            with (
+                Gallery.open(self._config.gallery_path) as gallery,
+                sockets.bound(door, self._config.control_endpoint),
+            ):
+                self._desk = _Desk(
+                    self._config,
+                    self._pack_digest,
+                    self._live,
+                    self._outbox,
+                    self._floor,
+                    gallery,
+                    door,
+                    self.acting,
                 )
+                self._serve(self._desk)
+        finally:
+            with self.acting():
+                self._context.destroy(linger=_LINGER_MS)
+
+    def release(self) -> None:
+        """End a recording that is going on, so that nobody waits for its end, and close the socket."""
+        if self._desk:
+            self._desk.close()
+        self._context.destroy(linger=_LINGER_MS)
 
     def _serve(self, desk: "_Desk") -> None:
         try:
@@ -103,6 +121,7 @@ class _Desk:
         floor: float,
         gallery: Gallery,
         door: "zmq.Socket[bytes]",
+        acting: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._cameras = [camera.name for camera in config.cameras]
         self._max_samples = config.gallery.max_samples
@@ -112,13 +131,20 @@ class _Desk:
         self._floor = floor
         self._gallery = gallery
         self._door = door
+        self._acting = acting
         self._recording: _Recording | None = None
         self._show_gallery()
 
     def turn(self) -> None:
         """Serve one request if there is one, and go on with the recording if there is one."""
-        if self._door.poll(_RECORDING_MS if self._recording else _IDLE_MS):
-            *envelope, body = self._door.recv_multipart()
+        with self._acting():
+            parts = (
+                self._door.recv_multipart()
+                if self._door.poll(_RECORDING_MS if self._recording else _IDLE_MS)
+                else None
+            )
+        if parts:
+            *envelope, body = parts
             reply = self._reply(envelope, body)
             if reply is not None:
                 self._send(envelope, reply)
@@ -153,7 +179,8 @@ class _Desk:
                     self._refuse(self._recording, "cancelled", "the recording was cancelled")
             case control.DeletePerson():
                 try:
-                    self._gallery.delete(request.name)
+                    with self._acting():
+                        self._gallery.delete(request.name)
                 finally:
                     self._show_gallery()
             case control.ReloadGallery():
@@ -179,7 +206,8 @@ class _Desk:
             pass  # left over from the last recording
         enrolment = Enrolment(camera, time.monotonic(), request.seconds, self._max_samples, self._floor)
         self._recording = _Recording(envelope, name, request.add, camera, enrolment)
-        self._live.recording.set()
+        with self._acting():
+            self._live.recording.set()
         self._tell(self._recording, "started")
 
     def _go_on(self, recording: _Recording) -> None:
@@ -194,9 +222,10 @@ class _Desk:
             return
         taken = recording.enrolment.samples
         try:
-            samples = self._gallery.enrol(
-                recording.name, taken, self._pack_digest, self._max_samples, add=recording.add
-            )
+            with self._acting():
+                samples = self._gallery.enrol(
+                    recording.name, taken, self._pack_digest, self._max_samples, add=recording.add
+                )
         except (
             GalleryError,
             ValueError,
@@ -207,7 +236,7 @@ class _Desk:
             self._show_gallery()
         except GalleryError as error:
             # The person is enrolled all the same, and telling otherwise would make people record twice.
-            log.warning("%s is enrolled, but not recognised yet: %s", recording.name, error)
+            log.warning("somebody is enrolled, but not recognised yet: %s", error)
         self._end(recording, Recorded(name=recording.name, taken=len(taken), samples=samples))
         self._tell(recording, "done")
 
@@ -216,17 +245,21 @@ class _Desk:
         self._tell(recording, "refused", reason=code, detail=detail or None)
 
     def _end(self, recording: _Recording, reply: Reply) -> None:
-        self._live.recording.clear()
+        with self._acting():
+            self._live.recording.clear()
         self._recording = None
         self._send(recording.envelope, reply)
 
     def _show_gallery(self) -> None:
         """Let perception match against the gallery as it is now."""
-        self._live.snapshot = self._gallery.snapshot(self._pack_digest)
+        snapshot = self._gallery.snapshot(self._pack_digest)
+        with self._acting():
+            self._live.snapshot = snapshot
 
     def _send(self, envelope: list[bytes], reply: Reply) -> None:
         """Reply; a client that has gone or reads nothing loses it (that is how a ROUTER sends)."""
-        self._door.send_multipart([*envelope, control.encode(reply)])
+        with self._acting():
+            self._door.send_multipart([*envelope, control.encode(reply)])
 
     def _tell(
         self,
@@ -238,16 +271,16 @@ class _Desk:
         detail: str | None = None,
     ) -> None:
         stamp = frame or Stamp(recording.camera, -1, time.monotonic(), time.time())
-        self._outbox.put(
-            EnrollmentEvent(
-                monotonic=stamp.captured,
-                utc=rfc3339(stamp.utc),
-                camera=stamp.camera,
-                frame=stamp.index,
-                person=recording.name,
-                state=state,
-                samples=len(recording.enrolment.samples),
-                reason=reason,
-                detail=detail,
-            )
+        event = EnrollmentEvent(
+            monotonic=stamp.captured,
+            utc=rfc3339(stamp.utc),
+            camera=stamp.camera,
+            frame=stamp.index,
+            person=recording.name,
+            state=state,
+            samples=len(recording.enrolment.samples),
+            reason=reason,
+            detail=detail,
         )
+        with self._acting():
+            self._outbox.put(event)

@@ -1,7 +1,8 @@
 """The health thread: at an interval, looks at every stage and says how the agent is."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import psutil
 
@@ -11,78 +12,98 @@ from agent.mailbox import Mailbox
 from agent.publishing import rfc3339
 from agent.stage import Stage
 from agent.stages.camera import CameraStage
-from agent.stages.perception import PerceptionStage
+from agent.statistics import FrameTimes
 
 _MINUTE = 60.0
 
 
+class Watched(Protocol):
+    """What the stage looks at: the daemon, as far as it can be seen from here.
+
+    Attributes:
+        started: when it was made, monotonic seconds.
+        times: of the frames.
+    """
+
+    started: float
+    times: FrameTimes
+
+    @property
+    def cameras(self) -> Sequence[CameraStage]:
+        """The camera stages."""
+        ...
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each stage was started anew."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Messages that were not published."""
+        ...
+
+    def ages(self, now: float) -> dict[str, float]:
+        """Seconds since the last sign of life of each stage."""
+        ...
+
+    def notes(self) -> tuple[str, ...]:
+        """Problems that last."""
+        ...
+
+
 class HealthStage(Stage):
-    """Sends a ``health`` event every ``interval`` seconds."""
+    """Sends a ``health`` event every ``events.health_s`` seconds."""
 
-    def __init__(
-        self,
-        interval: float,
-        pack_digest: str,
-        live: Live,
-        cameras: Sequence[CameraStage],
-        perception: PerceptionStage,
-        others: Sequence[Stage],
-        dropped: Callable[[], int],
-        notes: tuple[str, ...],
-        outbox: Mailbox[Event],
-    ) -> None:
-        """Watch ``cameras``, ``perception`` and ``others``.
-
-        ``dropped`` counts messages that were not published; ``notes`` are problems that last as long as the daemon.
-        """
+    def __init__(self, pack_digest: str, live: Live, watched: Watched, outbox: Mailbox[Event]) -> None:
+        """Say how ``watched`` is, into ``live`` and ``outbox``."""
         super().__init__("health")
-        self._interval = interval
         self._pack_digest = pack_digest
         self._live = live
-        self._cameras = cameras
-        self._perception = perception
-        self._others = others
-        self._dropped = dropped
-        self._notes = notes
+        self._watched = watched
         self._outbox = outbox
         self._process = psutil.Process()
 
     def work(self) -> None:
         """Report until told to stop."""
-        started = reported = time.monotonic()
-        frames = 0
+        reported = time.monotonic()
+        frames = self._watched.times.frames
         self._process.cpu_percent()  # the first call only sets the mark that the next one measures from
         while not self.stopping.wait(min(0.2, max(0.0, reported + self._interval - time.monotonic()))):
             self.beat()
             now = time.monotonic()
             if now - reported < self._interval:
                 continue
-            seen = self._perception.times.frames
-            event = self._report(now, now - started, (seen - frames) / (now - reported))
+            seen = self._watched.times.frames
+            event = self._report(now, (seen - frames) / (now - reported))
             reported, frames = now, seen
-            self._live.health = event
-            self._outbox.put(event)
+            with self.acting():
+                self._live.health = event
+                self._outbox.put(event)
 
-    def _report(self, now: float, uptime: float, fps: float) -> HealthEvent:
-        cameras = tuple(camera.health() for camera in self._cameras)
+    @property
+    def _interval(self) -> float:
+        return self._live.config.events.health_s
+
+    def _report(self, now: float, fps: float) -> HealthEvent:
+        watched = self._watched
+        cameras = tuple(camera.health() for camera in watched.cameras)
         snapshot = self._live.snapshot
         return HealthEvent(
             monotonic=now,
             utc=rfc3339(time.time()),
-            uptime=round(uptime, 3),
+            uptime=round(now - watched.started, 3),
             pack=self._pack_digest,
             people=len(snapshot.names),
             cameras=cameras,
             fps=round(fps, 2),
-            frame_ms=self._perception.times.frame_ms(_MINUTE),
-            stages={
-                stage.name: round(now - stage.beaten, 3)
-                for stage in (*self._cameras, self._perception, *self._others)
-            },
+            frame_ms=watched.times.frame_ms(_MINUTE),
+            stages={name: round(age, 3) for name, age in watched.ages(now).items()},
+            restarts=watched.restarts,
             rss_mb=round(self._process.memory_info().rss / 2**20, 1),
             cpu_percent=self._process.cpu_percent(),
-            dropped=self._dropped(),
-            problems=(*self._notes, *_problems(cameras, snapshot.skipped)),
+            dropped=watched.dropped,
+            problems=(*watched.notes(), *_problems(cameras, snapshot.skipped)),
         )
 
 

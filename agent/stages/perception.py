@@ -8,61 +8,106 @@ from functools import partial
 from agent.config import Config
 from agent.live import Live
 from agent.mailbox import Mailbox, take_any
+from agent.networks import load
 from agent.perception.chain import Chain
-from agent.perception.types import Frame, Reading
+from agent.perception.types import Frame, Reading, Stamp
 from agent.stage import Stage
 from agent.statistics import FrameTimes
+from engines.pack import Pack
 
 
 class PerceptionStage(Stage):
-    """One thread for all cameras."""
+    """One thread for all cameras. Networks belong to it: whoever takes its place loads his own.
+
+    It fails with EngineError or ConfigError when a model does not load.
+    """
 
     def __init__(
         self,
         config: Config,
-        chain: Chain,
-        threshold: float,
+        pack: Pack,
         live: Live,
         boxes: Sequence[Mailbox[Frame]],
         arrival: threading.Condition,
         outlets: Sequence[Mailbox[Reading]],
+        times: FrameTimes,
+        before: "PerceptionStage | None" = None,
     ) -> None:
-        """Read from ``boxes``, which share ``arrival``; leave each reading in every one of ``outlets``."""
+        """Read from ``boxes``, which share ``arrival``; leave each reading in every one of ``outlets``.
+
+        Args:
+            config: says how models run. What may change while the daemon runs is taken from ``live``.
+            pack: of the models.
+            live: what stages share.
+            boxes: one a camera.
+            arrival: wakes the stage when one of them has got a frame.
+            outlets: get every reading.
+            times: gets the times of every reading.
+            before: the stage in whose place this is put. Its tracks are told as lost, their numbers not used again.
+        """
         super().__init__("perception")
-        self.times = FrameTimes()
-        self._chain = chain
-        self._threshold = threshold
-        self._margin = config.identity.margin
-        self._lost_s = config.tracking.lost_s
+        self.notes: tuple[str, ...] = ()
+        self._config = config
+        self._pack = pack
         self._live = live
         self._boxes = boxes
         self._arrival = arrival
         self._outlets = outlets
+        self._times = times
+        self._chain: Chain | None = None
+        self._first_tracks = before.next_tracks if before else {}
+
+    @property
+    def next_tracks(self) -> dict[str, int]:
+        """For each camera the number that its next track gets, where that is not 1."""
+        return self._chain.next_tracks if self._chain else self._first_tracks
 
     def work(self) -> None:
-        """Read frames until told to stop."""
-        matcher = self._live.matcher
+        """Load the models, then read frames until told to stop."""
+        for camera in self._first_tracks:
+            self._hand_on(Reading(Stamp(camera, -1, time.monotonic(), time.time()), ()))
+        networks = load(self._pack, self._config)
+        try:
+            self.notes = networks.notes
+            self._chain = Chain(networks, self._live.config, time.monotonic, self._first_tracks)
+            self._read(self._chain)
+        finally:
+            networks.close()
+
+    def _read(self, chain: Chain) -> None:
+        matcher, config = self._live.matcher, self._live.config
         while not self.stopping.is_set():
             self.beat()
             frame = take_any(self._boxes, self._arrival, timeout=0.1)
-            self._end_silent(self._lost_s)
+            if config is not self._live.config:
+                config = self._live.config
+                chain.reconfigure(config)
+            self._end_silent(chain, config.tracking.lost_s)
             if frame is None:
                 continue
             if matcher is not self._live.matcher:
                 matcher = self._live.matcher
-                self._chain.forget_identities()
-            ask = partial(matcher.match, threshold=self._threshold, margin=self._margin)
+                chain.forget_identities()
+            threshold = config.identity.threshold
+            if threshold is None:
+                threshold = self._pack.manifest.face.threshold
+            ask = partial(matcher.match, threshold=threshold, margin=config.identity.margin)
             recording = self._live.recording.is_set()
-            reading = self._chain.process(frame, ask, look_always=recording)
-            self.times.add(reading)
+            reading = chain.process(frame, ask, look_always=recording)
+            self._hand_on(reading, recording=recording)
+        self._end_silent(chain, 0)
+
+    def _hand_on(self, reading: Reading, *, recording: bool = False) -> None:
+        """Leave a reading to those who want it."""
+        with self.acting():
+            if reading.frame.index >= 0:
+                self._times.add(reading)
             for outlet in self._outlets:
                 outlet.put(reading)
             if recording:
                 self._live.readings.put(reading)
-        self._end_silent(0)
 
-    def _end_silent(self, silence: float) -> None:
+    def _end_silent(self, chain: Chain, silence: float) -> None:
         """Tell that nobody is seen any more by a camera that has stopped delivering."""
-        for reading in self._chain.end_silent(time.monotonic(), time.time(), silence):
-            for outlet in self._outlets:
-                outlet.put(reading)
+        for reading in chain.end_silent(time.monotonic(), time.time(), silence):
+            self._hand_on(reading)

@@ -26,7 +26,12 @@ class PublisherStage(Stage):
     """
 
     def __init__(
-        self, config: Config, labels: Sequence[str], readings: Mailbox[Reading], outbox: Mailbox[Event]
+        self,
+        config: Config,
+        labels: Sequence[str],
+        readings: Mailbox[Reading],
+        outbox: Mailbox[Event],
+        before: "PublisherStage | None" = None,
     ) -> None:
         """Publish from two mailboxes that share their condition.
 
@@ -35,15 +40,17 @@ class PublisherStage(Stage):
             labels: the pack's expressions, in the order of ``Emotion.probabilities``.
             readings: become ``face``, ``identity`` and ``emotion`` events.
             outbox: any other events; their ``seq`` is set here.
+            before: the stage in whose place this is put, whose numbers go on.
         """
         super().__init__("publisher")
         self._endpoint = config.events_endpoint
         self._queue = config.events.queue
         self._encode = msgspec.json.encode if config.events.encoding == "json" else msgspec.msgpack.encode
-        self._narrator = Narrator(labels)
+        self._narrator: Narrator = Narrator(labels, before._narrator if before else None)
         self._boxes: tuple[Mailbox[Any], ...] = (readings, outbox)
         self._arrival = outbox.arrival
-        self._counts: Counter[bytes] = Counter()
+        self._counts: Counter[bytes] = before._counts.copy() if before else Counter()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 
     @property
     def dropped(self) -> int:
@@ -52,9 +59,8 @@ class PublisherStage(Stage):
 
     def work(self) -> None:
         """Publish until told to stop; what had come in by then still goes out."""
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        socket = self._context.socket(zmq.PUB)
         try:
-            socket = context.socket(zmq.PUB)
             socket.set(zmq.SNDHWM, self._queue)
             with sockets.bound(socket, self._endpoint):
                 while not self.stopping.is_set():
@@ -63,7 +69,12 @@ class PublisherStage(Stage):
                 for _ in range(sum(map(len, self._boxes))):
                     self._publish(socket, take_any(self._boxes, self._arrival, timeout=0))
         finally:
-            context.destroy(linger=_FLUSH_MS)
+            with self.acting():
+                self._context.destroy(linger=_FLUSH_MS)
+
+    def release(self) -> None:
+        """Close the socket, so that subscribers turn to the one that comes."""
+        self._context.destroy(linger=0)
 
     def _publish(self, socket: zmq.Socket[bytes], item: Reading | Event | None) -> None:
         """Send all events of one item; one part names the topic, the other holds the event."""
@@ -71,6 +82,8 @@ class PublisherStage(Stage):
             return
         for event in self._narrator.events(item) if isinstance(item, Reading) else [item]:
             topic = str(event.__struct_config__.tag).encode()
-            self._counts[topic] += 1
-            numbered = msgspec.structs.replace(event, seq=self._counts[topic])
-            socket.send_multipart([topic, self._encode(numbered)], zmq.NOBLOCK)
+            numbered = msgspec.structs.replace(event, seq=self._counts[topic] + 1)
+            body = self._encode(numbered)
+            with self.acting():
+                socket.send_multipart([topic, body], zmq.NOBLOCK)
+                self._counts[topic] += 1
