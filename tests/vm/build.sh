@@ -1,0 +1,171 @@
+#!/usr/bin/env bash
+# Make the guest that the tests boot: Debian 12 with its own kernel, and Cabinsense installed by systemd/install.sh.
+#
+#     tests/vm/build.sh WHEEL        needs root, Debian's apt and 2 GB; minutes once, then nothing as long as it is up to date
+#
+# WHEEL is the agent's. The guest keeps the packages that it depends on; the agent itself is installed again, over this
+# one, when the guest runs. All is written below ${XDG_CACHE_HOME:-~/.cache}/cabinsense-vm, but for the tools of the host:
+#
+#     vmlinux, initrd  what QEMU boots
+#     disk.ext4        the root of the guest, never written to: each machine has an overlay of its own
+#     made-of          digest of what all this was made of
+set -euo pipefail
+
+wheel=$(realpath "$1")
+checkout=$(cd "$(dirname "$0")/../.." && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/cabinsense-vm
+root=$cache/root
+python=${PYTHON:-python3}
+
+packages=systemd,systemd-sysv,dbus,udev,kmod,python3,python3-venv,python3-systemd,busybox-static
+modules="ext4 virtio_pci virtio_blk virtio_console virtio_rng crc32c_generic vivid configfs gpio-sim"
+extras=gpio
+
+say() { printf 'guest [%3d s] %s\n' "$SECONDS" "$*" >&2; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# Run a command whose output matters only when it fails.
+quietly() {
+    "$@" >"$cache/log" 2>&1 || { tail -n 30 "$cache/log" >&2; fail "$1 failed; all it said is in $cache/log"; }
+}
+
+main() {
+    [ "$(id -u)" = 0 ] || fail "the guest is built as root"
+    mkdir -p "$cache"
+    exec 9>"$cache/lock"
+    flock 9
+    local recipe
+    recipe=$(digest)
+    if [ "$(cat "$cache/made-of" 2>/dev/null)" = "$recipe" ]; then
+        return
+    fi
+    rm -rf --one-file-system "$cache/made-of" "$root" "$cache/disk.ext4"
+    host_tools
+    debian
+    kernel
+    cabinsense
+    furnish
+    initrd
+    disk
+    rm -rf --one-file-system "$root"
+    echo "$recipe" >"$cache/made-of"
+    say "done, $(du -sh "$cache" | cut -f1) in $cache"
+}
+
+digest() {
+    {
+        cat "$0" "$checkout"/tests/vm/{kernel.sh,inside/commands.*}
+        "$python" - "$wheel" <<'END'
+import sys, zipfile
+wheel = zipfile.ZipFile(sys.argv[1])
+(metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+print(*(line for line in wheel.read(metadata).decode().splitlines() if line.startswith("Requires-Dist")), sep="\n")
+END
+    } | sha256sum | cut -d' ' -f1
+}
+
+host_tools() {
+    say "tools of the host"
+    quietly apt-get update
+    DEBIAN_FRONTEND=noninteractive quietly apt-get install --yes --no-install-recommends \
+        qemu-system-x86 qemu-utils mmdebstrap e2fsprogs cpio xz-utils make gcc-12 libc6-dev binutils kmod
+}
+
+debian() {
+    say "Debian, from the mirror that this host uses"
+    local sources=/etc/apt/sources.list.d/debian.sources
+    [ -s "$sources" ] || sources=/etc/apt/sources.list
+    quietly mmdebstrap --variant=minbase --include="$packages" \
+        --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' bookworm "$root" "$sources"
+}
+
+kernel() {
+    local image release version made module tree=$cache/kernel/tree
+    image=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
+    version=$(apt-cache policy "$image" | sed -n 's/^ *Candidate: //p')
+    release=${image#linux-image-}
+    say "Linux $version with gpio-sim"
+    made="$version $(sha256sum <"$checkout/tests/vm/kernel.sh")"
+    if [ "$(cat "$cache/kernel/made-of" 2>/dev/null)" != "$made" ]; then
+        rm -rf "$cache/kernel"
+        quietly "$checkout/tests/vm/kernel.sh" "$cache/kernel" "$image" "$version"
+        echo "$made" >"$cache/kernel/made-of"
+    fi
+    ln -sf kernel/vmlinux "$cache/vmlinux"
+    # Of its 4,000 modules the guest has those that it needs, and those that they need.
+    for module in $modules; do
+        modprobe --dirname "$tree" --set-version "$release" --show-depends "$module" || fail "no module $module"
+    done | sed -n "s|^insmod $tree/\([^ ]*\).*|\1|p" | sort -u >"$cache/modules"
+    (cd "$tree" && xargs cp --parents --target-directory "$root" <"$cache/modules")
+    cp "$tree/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/"
+    depmod --basedir "$root" "$release"
+}
+
+# As on a board without a network: with packages that were fetched before.
+cabinsense() {
+    say "packages of the agent"
+    quietly "$python" -m pip download --only-binary :all: --dest "$cache/wheels" --python-version 3.11 \
+        --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 "${wheel}[$extras]"
+    say "systemd/install.sh"
+    mkdir -p "$root/mnt/wheels" "$root/mnt/systemd" "$root/opt/rig"
+    cp "$cache/wheels"/*.whl "$root/mnt/wheels/"
+    cp -r "$checkout/systemd/." "$root/mnt/systemd/"
+    # With /proc, which systemd-tmpfiles looks into; unshare takes it away again.
+    quietly unshare --mount --pid --fork --mount-proc="$root/proc" chroot "$root" env PIP_NO_INDEX=1 PIP_FIND_LINKS=/mnt/wheels \
+        /mnt/systemd/install.sh --system-packages --extras "$extras" --wheel "/mnt/wheels/${wheel##*/}"
+    rm -rf "$root/mnt/wheels" "$root/mnt/systemd"
+}
+
+# What makes a tree a machine, and its boot quick: each unit that nobody needs is a second or more under emulation.
+furnish() {
+    echo 00000000000000000000cab175e75e00 >"$root/etc/machine-id" # without one every boot is a first boot
+    echo guest >"$root/etc/hostname"
+    echo '/dev/vda / ext4 defaults 0 0' >"$root/etc/fstab"
+    rm -f "$root/etc/resolv.conf"
+    mkdir -p "$root/var/log/journal" # so that the journal outlives a boot
+    install -m 0644 "$checkout"/tests/vm/inside/commands.py "$root/opt/rig/"
+    install -m 0644 "$checkout"/tests/vm/inside/commands.service "$root/etc/systemd/system/"
+    local system="systemctl --quiet --root=$root"
+    $system enable commands.service
+    $system set-default multi-user.target
+    $system mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
+        fstrim.timer getty@tty1.service serial-getty@ttyS0.service systemd-logind.service systemd-networkd.service \
+        systemd-networkd.socket systemd-binfmt.service systemd-update-utmp.service systemd-update-utmp-runlevel.service \
+        dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount sys-fs-fuse-connections.mount
+}
+
+# Debian has ext4 and virtio as modules: they are loaded before the root is there.
+initrd() {
+    say "initial file system"
+    local early=$cache/early release module
+    release=$(ls "$root/lib/modules")
+    rm -rf "$early"
+    mkdir -p "$early"/{bin,dev,modules,root}
+    cp "$root/bin/busybox" "$early/bin/"
+    {
+        echo '#!/bin/busybox sh'
+        echo '/bin/busybox mount -t devtmpfs devtmpfs /dev'
+        for module in virtio_pci virtio_blk crc32c_generic ext4; do
+            modprobe --dirname "$root" --set-version "$release" --show-depends "$module"
+        done | awk '!seen[$2]++ { print $2 }' | while read -r module; do
+            cp "$module" "$early/modules/"
+            echo "/bin/busybox insmod /modules/${module##*/}"
+        done
+        echo 'until [ -b /dev/vda ]; do /bin/busybox sleep 0.05; done'
+        echo '/bin/busybox mount -t ext4 /dev/vda /root'
+        echo '/bin/busybox mount --move /dev /root/dev'
+        echo 'exec /bin/busybox switch_root /root /sbin/init'
+    } >"$early/init"
+    chmod +x "$early/init"
+    (cd "$early" && find . | cpio --create --format newc --quiet) >"$cache/initrd"
+    rm -rf "$early"
+}
+
+disk() {
+    say "disk"
+    truncate --size 3G "$cache/disk.ext4"
+    quietly mke2fs -q -t ext4 -E lazy_itable_init=1 -m 0 -d "$root" "$cache/disk.ext4"
+}
+
+main

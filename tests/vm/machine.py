@@ -1,0 +1,139 @@
+"""A machine that runs the guest: QEMU without hardware virtualisation, told what to do over a virtio port.
+
+Time in it is counted in instructions, one nanosecond each, as long as it is busy, and is that of the host while it is
+idle (``-icount shift=0,sleep=on``): so a busy host never makes the guest miss a limit. All seconds that a test
+measures inside are the guest's. It computes about as fast as a processor that does 10⁹ instructions a second, which is a
+quarter of one core of an Orin or less, and takes some five times as long to do so.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_BOOT_S = 120.0  # of the host's time; takes 10 to 20 on a quiet one
+_BOUND_S = 600.0  # the same for one command
+_MEMORY_MB = 1536
+_KERNEL = "console=ttyS0 root=/dev/vda rw loglevel=5 panic=-1 mitigations=off nokaslr random.trust_cpu=on"
+
+
+class MachineError(AssertionError):
+    """The machine or a command in it failed; the message holds what it said."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    status: int
+    output: str
+
+
+class Machine:
+    """One machine with a disk of its own, which is kept when it loses its power."""
+
+    def __init__(self, guest: Path, folder: Path, payload: Path) -> None:
+        """Nothing is started yet.
+
+        Args:
+            guest: the folder that ``build.sh`` fills.
+            folder: an empty one, for the disk, the console's log and a socket; its path must be short.
+            payload: a tar file, which the guest sees as ``/dev/vdb``.
+        """
+        self._guest = guest
+        self._folder = folder
+        self._payload = payload
+        self._disk = folder / "disk.qcow2"
+        self._qemu: subprocess.Popen[bytes] | None = None
+        self._port: socket.socket | None = None
+        self.boots = 0
+
+    def boot(self) -> None:
+        """Turn it on and wait until it takes commands."""
+        if not self._disk.exists():
+            base = f"backing_file={self._guest / 'disk.ext4'},backing_fmt=raw"
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", base, self._disk], check=True)
+        self.boots += 1
+        path = self._folder / "port"
+        path.unlink(missing_ok=True)
+        self._qemu = subprocess.Popen(self._command_line(path), stdin=subprocess.DEVNULL)
+        self._port = self._connect(path)
+        self._port.settimeout(_BOOT_S)
+        self.run("true")
+
+    def run(self, command: str, *, seconds: float = _BOUND_S) -> str:
+        """What a shell command says that must succeed; ``seconds`` are the host's."""
+        done = self.try_to(command, seconds=seconds)
+        if done.status:
+            raise MachineError(f"{command!r} ended with status {done.status}:\n{done.output}")
+        return done.output
+
+    def try_to(self, command: str, *, seconds: float = _BOUND_S) -> Done:
+        """A shell command that may fail; standard output and error in one."""
+        self.send(command)
+        assert self._port is not None
+        self._port.settimeout(seconds)
+        with self._port.makefile("rb") as lines:
+            try:
+                line = lines.readline()
+            except TimeoutError:
+                line = b""
+        if not line:
+            raise MachineError(f"no reply to {command!r} within {seconds:.0f} s; the console:\n{self._console()}")
+        reply = json.loads(line)
+        return Done(reply["status"], reply["output"])
+
+    def send(self, command: str) -> None:
+        """Start a shell command without waiting for its reply, which only a loss of power may follow."""
+        assert self._port is not None
+        self._port.sendall(json.dumps({"command": command}).encode() + b"\n")
+
+    def cut_power(self) -> None:
+        """Take the power away: what the guest has not written by now is lost."""
+        if self._qemu is not None:
+            self._qemu.kill()
+        self.wait_for_the_end()
+
+    def wait_for_the_end(self, seconds: float = 60) -> None:
+        """Wait until it is off."""
+        if self._qemu is not None:
+            self._qemu.wait(seconds)
+        if self._port is not None:
+            self._port.close()
+        self._qemu = self._port = None
+
+    def _connect(self, path: Path) -> socket.socket:
+        deadline = time.monotonic() + 10
+        while True:
+            port = socket.socket(socket.AF_UNIX)
+            try:
+                port.connect(os.fspath(path))
+            except OSError:
+                port.close()
+                if time.monotonic() > deadline:
+                    raise MachineError(f"QEMU does not start:\n{self._console()}") from None
+                time.sleep(0.05)
+            else:
+                return port
+
+    def _console(self) -> str:
+        log = self._folder / f"console-{self.boots}.log"
+        return "\n".join(log.read_text(errors="replace").splitlines()[-30:]) if log.exists() else ""
+
+    def _command_line(self, port: Path) -> list[str]:
+        return [
+            "qemu-system-x86_64",
+            *("-accel", "tcg,tb-size=512", "-icount", "shift=0,sleep=on", "-rtc", "clock=vm"),
+            *("-M", "q35", "-cpu", "Nehalem", "-m", str(_MEMORY_MB), "-nodefaults", "-no-user-config"),
+            *("-display", "none", "-no-reboot", "-nic", "none"),
+            *("-kernel", str(self._guest / "vmlinux"), "-initrd", str(self._guest / "initrd"), "-append", _KERNEL),
+            *("-serial", f"file:{self._folder / f'console-{self.boots}.log'}"),
+            *("-drive", f"file={self._disk},format=qcow2,if=virtio,cache=writeback"),
+            *("-drive", f"file={self._payload},format=raw,if=virtio,readonly=on"),
+            *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
+            *("-chardev", f"socket,id=port,path={port},server=on,wait=off"),
+            *("-device", "virtserialport,chardev=port,name=cabinsense"),
+        ]
