@@ -1,5 +1,9 @@
 """The ONNX Runtime backend: memory bound once, norm parameters exchangeable, mistakes named."""
 
+import os
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import onnx
@@ -130,3 +134,14 @@ def test_a_type_that_no_backend_here_knows_is_named():
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     with pytest.raises(EngineError, match=r"tensor x has type tensor\(int64\)"):
         OnnxRuntimeEngine(model, SessionSettings(threads=1))
+
+
+@pytest.mark.parametrize("module", ["engines.onnxruntime_engine", "calibration.int8", "trainer.export"])
+def test_onnx_runtime_keeps_no_number_of_the_machine_and_nothing_to_report(module, tmp_path):
+    """Whichever of our modules imports it first; by its own choice it does both as soon as it is imported."""
+    if module.startswith("trainer"):
+        pytest.importorskip("torch", reason="the extra trainer is not installed")
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    folders = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", f"import {module}"], env=environment | folders, check=True)
+    assert not list(tmp_path.rglob("*onnxruntime*"))
