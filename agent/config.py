@@ -192,6 +192,13 @@ class Gallery(_Table, frozen=True):
     """The people known."""
 
     path: Annotated[str, Meta(description="The SQLite file; empty: `gallery.db` in the data folder.")] = ""
+    key: Annotated[
+        str,
+        Meta(
+            description="The key that seals it, made where there is none; empty: `gallery.key` beside it. A systemd "
+            "credential `cabinsense-gallery-key` goes before."
+        ),
+    ] = ""
     max_samples: Annotated[int, Meta(description="Samples kept of one person.", ge=1, le=1000)] = 50
 
 
@@ -348,6 +355,8 @@ class Config(_Table, frozen=True):
             )
         if self.events_endpoint == self.control_endpoint:
             raise ValueError("events.endpoint and control.endpoint must differ")
+        if self.gallery_path == self.gallery_key_path:
+            raise ValueError("gallery.path and gallery.key must differ")
         if self.quality.min_brightness >= self.quality.max_brightness:
             raise ValueError("quality.min_brightness must be below quality.max_brightness")
 
@@ -356,7 +365,9 @@ class Config(_Table, frozen=True):
         return msgspec.structs.replace(
             self,
             pack=str(self.pack_path),
-            gallery=msgspec.structs.replace(self.gallery, path=str(self.gallery_path)),
+            gallery=msgspec.structs.replace(
+                self.gallery, path=str(self.gallery_path), key=str(self.gallery_key_path)
+            ),
             events=msgspec.structs.replace(self.events, endpoint=self.events_endpoint),
             control=msgspec.structs.replace(self.control, endpoint=self.control_endpoint),
         )
@@ -370,6 +381,11 @@ class Config(_Table, frozen=True):
     def gallery_path(self) -> Path:
         """File of the gallery."""
         return Path(self.gallery.path).expanduser() if self.gallery.path else paths.data_dir() / "gallery.db"
+
+    @property
+    def gallery_key_path(self) -> Path:
+        """File of the gallery's key."""
+        return Path(self.gallery.key).expanduser() if self.gallery.key else paths.key_of(self.gallery_path)
 
     @property
     def events_endpoint(self) -> str:

@@ -315,9 +315,7 @@ def _data(facts: Facts) -> Iterator[Line]:
     else:
         yield Line("pack", "ok", facts.pack)
     if facts.gallery_problem:
-        yield Line(
-            "gallery", "fail", facts.gallery_problem, "restore a backup, or name another under gallery.path"
-        )
+        yield Line("gallery", "fail", *_told(facts.gallery_problem, "name another under gallery.path"))
     elif facts.people is None:
         yield Line("gallery", "ok", f"none yet at {facts.gallery}")
     else:

@@ -16,10 +16,9 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from agent import __version__, control, paths
+from agent import __version__, control, paths, upkeep
 from agent.config import Config, ConfigError, load
 from agent.doctor import Camera, Facts, Gate, Node, OpenCV, Plan, Wish
-from agent.gallery.store import Gallery
 from agent.gallery.types import GalleryError
 from engines import gates, probe
 from engines.engine import EngineError
@@ -53,7 +52,7 @@ def inspect(
         cuda = probe.probe_cuda()
         found = {library: each.result() for library, each in zip(libraries, asked, strict=True)}
     pack, pack_problem = _pack(settings)
-    people, gallery_problem = _gallery(settings.gallery_path)
+    people, gallery_problem = _gallery(settings)
     daemon, daemon_problem = _daemon(settings.control_endpoint)
     return Facts(
         agent=__version__,
@@ -152,11 +151,11 @@ def _pack(config: Config) -> tuple[Pack | None, str]:
         return None, str(error)
 
 
-def _gallery(path: Path) -> tuple[int | None, str]:
-    if not path.exists():
+def _gallery(settings: Config) -> tuple[int | None, str]:
+    if not settings.gallery_path.exists():
         return None, ""
     try:
-        with Gallery.open(path, readonly=True) as gallery:
+        with upkeep.opened(settings, readonly=True) as gallery:
             return len(gallery.people()), ""
     except GalleryError as error:
         return None, str(error)

@@ -26,6 +26,11 @@ def samples_dir() -> Path:
     return cache_dir() / "samples"
 
 
+def key_of(gallery: Path) -> Path:
+    """Where the key of a gallery is kept, unless something else is asked for: beside it."""
+    return gallery.with_name(gallery.stem + ".key")
+
+
 def runtime_dir() -> Path:
     """The folder of sockets: the service's ``RUNTIME_DIRECTORY``, the user's, or a folder below the data."""
     if value := os.environ.get("RUNTIME_DIRECTORY"):

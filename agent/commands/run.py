@@ -35,6 +35,7 @@ def run(
     from rich.logging import RichHandler
 
     from agent.config import load
+    from agent.gallery.owner import owned
 
     if source and sample:
         raise typer.BadParameter("--sample and --source exclude each other")
@@ -45,7 +46,8 @@ def run(
         handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
     )
     settings = _with_sources(load(config), source or [], sample)
-    _run(settings, console, console.is_terminal if table is None else table)
+    with owned(settings.gallery_path):
+        _run(settings, console, console.is_terminal if table is None else table)
 
 
 def _with_sources(config: "Config", sources: list[str], sample: bool) -> "Config":
@@ -70,9 +72,9 @@ def _with_sources(config: "Config", sources: list[str], sample: bool) -> "Config
 
 
 def _run(config: "Config", console: "Console", show_table: bool) -> None:
+    from agent import upkeep
     from agent.commands.display import Screen
     from agent.daemon import Daemon
-    from agent.gallery.store import Gallery
     from agent.live import Live
     from agent.mailbox import Mailbox
     from agent.notify import Notifier
@@ -80,7 +82,7 @@ def _run(config: "Config", console: "Console", show_table: bool) -> None:
     from engines import pack as packs
 
     pack = packs.verify(config.pack_path)
-    with Gallery.open(config.gallery_path) as gallery:
+    with upkeep.opened(config) as gallery:
         live = Live(gallery.snapshot(pack.manifest.digest))
     watch = Mailbox[Reading](_WATCHED)
     daemon = Daemon(config, pack, live, watch, Notifier.from_environment())

@@ -2,6 +2,7 @@
 
 import unicodedata
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,10 @@ from agent.perception.types import Float32, Quality
 from engines.errors import UserError
 
 LONGEST_NAME = 64
+Action = Literal[
+    "enrol", "add", "re-enrol", "rename", "delete", "reject", "calibrate", "export", "import", "rotate-key"
+]
+"""What the audit knows."""
 
 
 class GalleryError(UserError):
@@ -100,6 +105,40 @@ class Calibration:
     tar_interval: tuple[float, float]
     pairs: str
     created: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A row of the audit. It names nobody, so that it may outlast a person.
+
+    Attributes:
+        at: UTC, RFC 3339.
+        action: what was done.
+        person: uid of the person, 32 hexadecimal digits; None if it was not about one.
+        count: how many samples, anchors, people or seals it was about, or None.
+    """
+
+    at: str
+    action: Action
+    person: str | None
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A backup that the gallery has made.
+
+    Attributes:
+        path: of its file, absolute.
+        created: UTC, RFC 3339.
+        people: how many are in it.
+        gone: how many of those were deleted and could not be taken out of it yet.
+    """
+
+    path: str
+    created: str
+    people: int
+    gone: int
 
 
 @dataclass(frozen=True, slots=True)
