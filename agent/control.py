@@ -65,9 +65,28 @@ class ListPeople(_Request, frozen=True, tag="gallery.list"):
 
 
 class DeletePerson(_Request, frozen=True, tag="gallery.delete"):
-    """Forget a person. The reply is ``Done``."""
+    """Forget a person. The reply is ``Done``; its notes are backups that the person may still be in."""
 
     name: str
+
+
+class RenamePerson(_Request, frozen=True, tag="gallery.rename"):
+    """Give a person another name. The reply is ``Done``."""
+
+    name: str
+    to: str
+
+
+class RejectPerson(_Request, frozen=True, tag="gallery.reject"):
+    """Mark the face that is taken for a person now as not being that person. The reply is ``Done``.
+
+    Attributes:
+        name: of the person that it is not.
+        camera: which camera sees the face; empty: any.
+    """
+
+    name: str
+    camera: str = ""
 
 
 class ReloadGallery(_Request, frozen=True, tag="gallery.reload"):
@@ -78,7 +97,9 @@ class GetStatus(_Request, frozen=True, tag="status"):
     """How the daemon is. The reply is ``Status``."""
 
 
-Request = Record | Cancel | ListPeople | DeletePerson | ReloadGallery | GetStatus
+Request = (
+    Record | Cancel | ListPeople | DeletePerson | RenamePerson | RejectPerson | ReloadGallery | GetStatus
+)
 
 
 class _Reply(Struct, frozen=True, kw_only=True, tag_field="reply"):
@@ -86,7 +107,13 @@ class _Reply(Struct, frozen=True, kw_only=True, tag_field="reply"):
 
 
 class Done(_Reply, frozen=True, tag="done"):
-    """It is done, and there is no more to say."""
+    """It is done.
+
+    Attributes:
+        notes: what could not be done along with it, each with the reason.
+    """
+
+    notes: tuple[str, ...] = ()
 
 
 class Refused(_Reply, frozen=True, tag="refused"):
@@ -94,7 +121,7 @@ class Refused(_Reply, frozen=True, tag="refused"):
 
     Attributes:
         code: ``bad_request``, ``busy`` (a recording is going on), ``no_camera``, ``gallery``, ``cancelled``,
-            ``stopping`` or a code of ``agent.enrolment.Refusal``.
+            ``stopping``, or a code of ``agent.enrolment.Refusal`` or ``agent.rejection.Rejection``.
         message: the same for people, with the remedy.
     """
 

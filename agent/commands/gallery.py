@@ -1,21 +1,28 @@
-"""``cabinsense gallery``: who is enrolled, and how to forget somebody."""
+"""``cabinsense gallery``: who is enrolled, by what name, and how to forget somebody."""
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent.commands.config import FileOption
+from agent.commands.gallery_backup import backups, export, restore, rotate_key, tell_missed
+from agent.commands.gallery_renew import renew
 
 if TYPE_CHECKING:
     from agent.config import Config
+    from agent.gallery.types import Person
 
-app = typer.Typer(help="List, show and delete the people in the gallery.", no_args_is_help=True)
+app = typer.Typer(help="The people in the gallery: list, rename, delete, back up.", no_args_is_help=True)
+app.command("export")(export)
+app.command("import")(restore)
+app.command("backups")(backups)
+app.command("rotate-key")(rotate_key)
+app.command("re-enrol")(renew)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 NameArgument = Annotated[str, typer.Argument(help="The person's name, as `gallery list` prints it.")]
-
-_ANSWER_S = 10.0  # a deletion takes milliseconds, but the disk may be slow or in use
 
 
 @app.command("list")
@@ -27,18 +34,14 @@ def list_people(as_json: JsonOption = False, config: FileOption = None) -> None:
     from rich.text import Text
 
     from agent.config import load
-    from agent.gallery.store import Gallery
 
-    path = load(config).gallery_path
-    people = []
-    if path.exists():
-        with Gallery.open(path, readonly=True) as gallery:
-            people = gallery.people()
+    settings = load(config)
+    people = _people(settings)
     if as_json:
         typer.echo(msgspec.json.encode(people))
         return
     if not people:
-        typer.echo(f"nobody is enrolled in {path}; `cabinsense record NAME` does that")
+        typer.echo(f"nobody is enrolled in {settings.gallery_path}; `cabinsense record NAME` does that")
         return
     table = Table("name", "samples", "enrolled", "packs")
     for person in people:
@@ -55,10 +58,10 @@ def show(name: NameArgument, as_json: JsonOption = False, config: FileOption = N
     from rich.table import Table
     from rich.text import Text
 
+    from agent import upkeep
     from agent.config import load
-    from agent.gallery.store import Gallery
 
-    with Gallery.open(load(config).gallery_path, readonly=True) as gallery:
+    with upkeep.opened(load(config), readonly=True) as gallery:
         person, samples = gallery.person(name), gallery.samples(name)
     if as_json:
         typer.echo(msgspec.json.encode({"name": person.name, "created": person.created, "samples": samples}))
@@ -80,28 +83,99 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     config: FileOption = None,
 ) -> None:
-    """Forget a person: nothing of name or samples stays on the disk, and a running daemon forgets at once."""
+    """Forget a person: nothing of name or samples stays on the disk or in a backup within reach.
+
+    A running daemon forgets at once. Backups that cannot be reached are named.
+    """
+    from agent import upkeep
     from agent.config import load
-    from agent.gallery.store import Gallery
+    from agent.control import DeletePerson, daemon_listens
+    from agent.gallery.types import person_name
 
     settings = load(config)
-    with Gallery.open(settings.gallery_path, readonly=True) as gallery:
-        person = gallery.person(name)
+    name = person_name(name)
+    if not daemon_listens(
+        settings.control_endpoint
+    ):  # which knows best, and may be the only one to have the key
+        with upkeep.opened(settings, readonly=True) as gallery:
+            gallery.count(name)
     if not yes:
         if not sys.stdin.isatty():
             raise typer.BadParameter("say --yes where nobody can be asked")
-        typer.confirm(f"Delete {person.name} with {person.samples} samples?", abort=True)
-    _delete(settings, person.name)
-    typer.echo(f"{person.name} is deleted")
+        typer.confirm(f"Delete {name} with all samples?", abort=True)
+    done = upkeep.asked(settings, DeletePerson(name=name))
+    if done is not None:
+        missed = done.notes
+    else:
+        with upkeep.changing(settings) as gallery:
+            missed = gallery.delete(name)
+    typer.echo(f"{name} is deleted")
+    tell_missed("may still be in a backup", missed)
 
 
-def _delete(config: "Config", name: str) -> None:
-    """Through the daemon if one is running, for it must forget the person, too; else in the file."""
-    from agent.control import DeletePerson, Done, daemon_listens, request
-    from agent.gallery.store import Gallery
+@app.command()
+def rename(
+    name: NameArgument,
+    to: Annotated[str, typer.Argument(metavar="NEW", help="The new name.")],
+    config: FileOption = None,
+) -> None:
+    """Give a person another name."""
+    from agent import upkeep
+    from agent.config import load
+    from agent.control import RenamePerson
+    from agent.gallery.types import person_name
+
+    settings = load(config)
+    if upkeep.asked(settings, RenamePerson(name=name, to=to)) is None:
+        with upkeep.changing(settings) as gallery:
+            gallery.rename(name, to)
+    typer.echo(f"{person_name(name)} is called {person_name(to)} now")
+
+
+@app.command()
+def reject(
+    name: NameArgument,
+    camera: Annotated[str, typer.Option(help="The camera that sees the face; else any.")] = "",
+    config: FileOption = None,
+) -> None:
+    """Say that the face which the running daemon takes for a person now is not that person's."""
+    from agent import upkeep
+    from agent.config import load
+    from agent.control import Done, RejectPerson, request
+
+    request(load(config).control_endpoint, RejectPerson(name=name, camera=camera), Done, upkeep.ANSWER_S)
+    typer.echo(f"the face that was taken for {name} is remembered as not theirs")
+
+
+@app.command()
+def audit(as_json: JsonOption = False, config: FileOption = None) -> None:
+    """Print what was done to the gallery and when; people stand there by number, so that nobody is named for ever."""
+    import msgspec
+    from rich.console import Console
+    from rich.table import Table
+
+    from agent import upkeep
+    from agent.config import load
+
+    with upkeep.opened(load(config), readonly=True) as gallery:
+        notes = gallery.audit()
+    if as_json:
+        typer.echo(msgspec.json.encode(notes))
+        return
+    table = Table("when", "what", "person", "count")
+    for note in notes:
+        table.add_row(note.at, note.action, note.person or "", "" if note.count is None else str(note.count))
+    Console().print(table)
+
+
+def _people(config: "Config") -> "Sequence[Person]":
+    """Everybody: as a running daemon says, who may be the only one to have the key; else from the file."""
+    from agent import upkeep
+    from agent.control import ListPeople, People, daemon_listens, request
 
     if daemon_listens(config.control_endpoint):
-        request(config.control_endpoint, DeletePerson(name=name), Done, _ANSWER_S)
-        return
-    with Gallery.open(config.gallery_path) as gallery:
-        gallery.delete(name)
+        return request(config.control_endpoint, ListPeople(), People, upkeep.ANSWER_S).people
+    if not config.gallery_path.exists():
+        return ()
+    with upkeep.opened(config, readonly=True) as gallery:
+        return gallery.people()

@@ -120,29 +120,25 @@ def _from_images(config: "Config", name: str, files: Sequence[Path], *, add: boo
     """Look at every image, then enrol all or nobody."""
     import cv2
 
-    from agent import networks
+    from agent import networks, upkeep
     from agent.enrolment import agreement_floor
-    from agent.gallery.store import Gallery
     from agent.perception.chain import FaceReader
     from engines.pack import verify
 
     cv2.setNumThreads(1)  # its part is small, and a second pool of threads would fight the engines' own
     pack = verify(config.pack_path)
-    with Gallery.open(config.gallery_path) as gallery:
+    with upkeep.opened(config) as gallery:
         name = gallery.check_new(name, add=add)
-        reader = FaceReader(networks.load(pack, config), config, time.perf_counter)
-        taken = [(file, sample) for file in files if (sample := _told(reader, file)) is not None]
-        bad = len(files) - len(taken)
-        if not taken or (bad and not skip_bad):
-            hint = "; --skip-bad enrols from the others" if taken else ""
-            raise RecordError(
-                f"{bad} of {len(files)} images cannot be used, so {name} was not enrolled{hint}"
-            )
-        floor = agreement_floor(pack.manifest.face.threshold)
-        samples = _of_one_person(name, taken, floor, skip_bad=skip_bad)
+    reader = FaceReader(networks.load(pack, config), config, time.perf_counter)
+    taken = [(file, sample) for file in files if (sample := _told(reader, file)) is not None]
+    bad = len(files) - len(taken)
+    if not taken or (bad and not skip_bad):
+        hint = "; --skip-bad enrols from the others" if taken else ""
+        raise RecordError(f"{bad} of {len(files)} images cannot be used, so {name} was not enrolled{hint}")
+    samples = _of_one_person(name, taken, agreement_floor(pack.manifest.face.threshold), skip_bad=skip_bad)
+    with upkeep.changing(config) as gallery:
         total = gallery.enrol(name, samples, pack.manifest.digest, config.gallery.max_samples, add=add)
     typer.echo(f"{name} is enrolled: {len(samples)} samples taken, {total} in the gallery")
-    _announce(config)
 
 
 def _of_one_person(
@@ -151,66 +147,30 @@ def _of_one_person(
     """The samples, less those of somebody else where ``skip_bad`` allows it and it is clear which they are.
 
     Raises:
-        RecordError: they are not of one person.
+        PhotographError: it is not clear.
+        RecordError: ``skip_bad`` does not allow it.
     """
-    from agent.enrolment import strangers
+    from agent.photographs import listed, others
 
-    odd = strangers([sample.embedding for _, sample in taken], floor)
-    named = ", ".join(str(taken[index][0]) for index in odd)
-    if 2 * len(odd) >= len(taken):
-        raise RecordError(
-            f"{named}: not the same person as on the other images, and it cannot be told who is {name}, so "
-            "nobody was enrolled; name images of one person"
-        )
+    odd = others(name, taken, floor)
     if odd and not skip_bad:
         raise RecordError(
-            f"{named}: not the same person as on the other images, so {name} was not enrolled; --skip-bad enrols "
-            "from the others"
+            f"{listed(taken, odd)}: not the same person as on the other images, so {name} was not enrolled; "
+            "--skip-bad enrols from the others"
         )
     if odd:
-        typer.echo(f"{named}: left out, not the same person as on the other images", err=True)
+        typer.echo(f"{listed(taken, odd)}: left out, not the same person as on the other images", err=True)
     return [sample for index, (_, sample) in enumerate(taken) if index not in odd]
 
 
 def _told(reader: "FaceReader", file: Path) -> "Sample | None":
     """The sample that an image gives, if any, after saying what came of the image."""
+    from agent.photographs import sample_of
+
     try:
-        sample = _sample(reader, file)
+        sample = sample_of(reader, file)
     except UserError as error:
         typer.echo(error, err=True)
         return None
     typer.echo(f"{os.fsencode(file).decode('utf-8', 'replace')}: taken")
     return sample
-
-
-def _sample(reader: "FaceReader", file: Path) -> "Sample":
-    """The sample that an image gives.
-
-    Raises:
-        ImageError: the image cannot be read.
-        RecordError: it does not show one good face.
-    """
-    from agent.enrolment import ADVICE, has_rival
-    from agent.gallery.types import Sample
-    from agent.images import read_image
-
-    image = read_image(file)
-    faces = reader.find(image)
-    if not faces:
-        raise RecordError(f"{file}: no face was found")
-    if has_rival([face.area for face in faces]):
-        raise RecordError(
-            f"{file}: {len(faces)} faces, and the largest is not by far the largest; cut out the one that is meant"
-        )
-    look = reader.look(image, faces[0])
-    if not look.quality.good:
-        raise RecordError(f"{file}: {'; '.join(ADVICE[reason] for reason in look.quality.reasons)}")
-    return Sample(look.embedding, look.quality)
-
-
-def _announce(config: "Config") -> None:
-    """Let a running daemon recognise the person from now on."""
-    from agent.control import Done, ReloadGallery, daemon_listens, request
-
-    if daemon_listens(config.control_endpoint):
-        request(config.control_endpoint, ReloadGallery(), Done, _ANSWER_S)

@@ -20,6 +20,7 @@ from agent.live import Live
 from agent.mailbox import Mailbox
 from agent.perception.types import Stamp
 from agent.publishing import rfc3339
+from agent.rejection import Rejection
 from agent.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class ControlStage(Stage):
             door.maxmsgsize = control.MAX_REQUEST
             door.rcvhwm = _UNREAD
             with (
-                Gallery.open(self._config.gallery_path) as gallery,
+                Gallery.open(self._config.gallery_path, key=self._config.gallery_key_path) as gallery,
                 sockets.bound(door, self._config.control_endpoint),
             ):
                 self._desk = _Desk(
@@ -133,14 +134,15 @@ class _Desk:
         self._door = door
         self._acting = acting
         self._recording: _Recording | None = None
+        self._rejection: tuple[list[bytes], Rejection] | None = None
         self._show_gallery()
 
     def turn(self) -> None:
-        """Serve one request if there is one, and go on with the recording if there is one."""
+        """Serve one request if there is one, and go on with what is going on."""
         with self._acting():
             parts = (
                 self._door.recv_multipart()
-                if self._door.poll(_RECORDING_MS if self._recording else _IDLE_MS)
+                if self._door.poll(_RECORDING_MS if self._live.recording.is_set() else _IDLE_MS)
                 else None
             )
         if parts:
@@ -150,9 +152,15 @@ class _Desk:
                 self._send(envelope, reply)
         if self._recording:
             self._go_on(self._recording)
+        if self._rejection:
+            self._look(self._rejection[1])
 
     def close(self) -> None:
-        """End a recording that is going on; nothing of it is kept."""
+        """End what is going on; nothing of it is kept."""
+        if self._rejection:
+            self._end_rejection(
+                Refused(code="stopping", message="the daemon is stopping; try again when it runs")
+            )
         if self._recording:
             self._refuse(self._recording, "stopping", "the daemon is stopping; record again when it runs")
 
@@ -180,9 +188,16 @@ class _Desk:
             case control.DeletePerson():
                 try:
                     with self._acting():
-                        self._gallery.delete(request.name)
+                        return Done(notes=self._gallery.delete(request.name))
                 finally:
                     self._show_gallery()
+            case control.RenamePerson():
+                with self._acting():
+                    self._gallery.rename(request.name, request.to)
+                self._show_gallery()
+            case control.RejectPerson():
+                self._begin_rejection(request, envelope)
+                return None
             case control.ReloadGallery():
                 self._show_gallery()
             case control.ListPeople():
@@ -193,22 +208,68 @@ class _Desk:
         return Done()
 
     def _begin(self, request: control.Record, envelope: list[bytes]) -> None:
-        if self._recording:
-            raise ControlError(
-                "busy", f"{self._recording.name} is being recorded; try again when that is over"
-            )
-        camera = request.camera or (self._cameras[0] if self._cameras else "")
-        if camera not in self._cameras:
-            known = ", ".join(self._cameras) or "none"
-            raise ControlError("no_camera", f"no camera is called {camera!r}; the cameras are: {known}")
+        self._check_free()
+        camera = self._camera(request.camera or next(iter(self._cameras), "none"))
         name = self._gallery.check_new(request.name, add=request.add)
-        while self._live.readings.take(0) is not None:
-            pass  # left over from the last recording
+        self._empty_readings()
         enrolment = Enrolment(camera, time.monotonic(), request.seconds, self._max_samples, self._floor)
         self._recording = _Recording(envelope, name, request.add, camera, enrolment)
         with self._acting():
             self._live.recording.set()
         self._tell(self._recording, "started")
+
+    def _check_free(self) -> None:
+        """Refuse a second user of the readings."""
+        if self._recording:
+            raise ControlError(
+                "busy", f"{self._recording.name} is being recorded; try again when that is over"
+            )
+        if self._rejection:
+            raise ControlError("busy", "a face is being marked; try again in a moment")
+
+    def _camera(self, name: str) -> str:
+        """The name, which is a camera's or empty."""
+        if name and name not in self._cameras:
+            known = ", ".join(self._cameras) or "none"
+            raise ControlError("no_camera", f"no camera is called {name!r}; the cameras are: {known}")
+        return name
+
+    def _empty_readings(self) -> None:
+        while self._live.readings.take(0) is not None:
+            pass  # left over from the last recording
+
+    def _begin_rejection(self, request: control.RejectPerson, envelope: list[bytes]) -> None:
+        self._check_free()
+        camera, name = self._camera(request.camera), self._gallery.person(request.name).name
+        self._empty_readings()
+        self._rejection = envelope, Rejection(name, camera, time.monotonic())
+        with self._acting():
+            self._live.recording.set()
+
+    def _look(self, rejection: Rejection) -> None:
+        """Go on looking for the face that is not a person's."""
+        found = None
+        while found is None and (reading := self._live.readings.take(0)) is not None:
+            found = rejection.find(reading)
+        if found is not None:
+            try:
+                with self._acting():
+                    self._gallery.reject(rejection.name, found, self._pack_digest)
+                self._show_gallery()
+            except (GalleryError, ValueError) as error:
+                self._end_rejection(Refused(code="gallery", message=str(error)))
+            else:
+                self._end_rejection(Done())
+        elif rejection.over(time.monotonic()):
+            self._end_rejection(Refused(code=rejection.code, message=rejection.advice))
+
+    def _end_rejection(self, reply: Reply) -> None:
+        if self._rejection:
+            envelope, _ = self._rejection
+            self._rejection = None
+            with self._acting():
+                self._live.recording.clear()
+            self._send(envelope, reply)
 
     def _go_on(self, recording: _Recording) -> None:
         while (reading := self._live.readings.take(0)) is not None:

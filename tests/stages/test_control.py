@@ -305,7 +305,9 @@ def test_a_gallery_that_cannot_be_written_refuses_and_the_stage_lives_on(tmp_pat
 def test_who_is_enrolled_is_told_so_even_if_the_gallery_cannot_be_shown(tmp_path, running):
     running.ask(Record(name="Ada", seconds=0.5), Recorded)
     with sqlite3.connect(tmp_path / "gallery.db") as other:
-        other.execute("UPDATE samples SET embedding = zeroblob(512)")
+        other.execute(
+            "UPDATE samples SET sealed = CAST(substr(sealed, 1, 20) || x'00000000' || substr(sealed, 25) AS BLOB)"
+        )
     running.events()
     running.seen.clear()
     assert running.ask(Record(name="Bob", seconds=0.5), Recorded).samples >= 1
