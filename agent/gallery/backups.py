@@ -261,12 +261,11 @@ def _read(path: Path) -> bytes:
         if not path.is_file():
             raise GalleryError("there is no such file" if not path.exists() else "it is not a regular file")
         with path.open("rb") as file:
-            data = file.read(archive.MAX_BYTES + 1)
+            if os.fstat(file.fileno()).st_size > archive.MAX_BYTES:
+                raise GalleryError(f"more than {archive.MAX_BYTES >> 20} MiB are too large for a backup")
+            return file.read(archive.MAX_BYTES)
     except OSError as error:
         raise GalleryError(f"it cannot be read: {error.strerror}") from error
-    if len(data) > archive.MAX_BYTES:
-        raise GalleryError(f"more than {archive.MAX_BYTES >> 20} MiB are too large for a backup")
-    return data
 
 
 def _open(path: Path, uid: bytes, keys: Sequence[Key]) -> Archive:

@@ -31,7 +31,9 @@ from agent.control import (
     People,
     Record,
     Recorded,
+    RejectPerson,
     ReloadGallery,
+    RenamePerson,
     Status,
     daemon_listens,
     request,
@@ -41,7 +43,7 @@ from agent.gallery.store import Gallery
 from agent.gallery.types import GalleryError, Sample, Snapshot
 from agent.live import Live
 from agent.mailbox import Mailbox
-from agent.perception.types import Detection, Face, Pose, Quality, Reading, Stamp
+from agent.perception.types import Detection, Face, Match, Pose, Quality, Reading, Stamp
 from agent.sockets import EndpointError
 from agent.stages.control import ControlStage
 
@@ -336,6 +338,112 @@ def test_a_deleted_person_is_forgotten_by_the_running_daemon(running):
     assert running.ask(ListPeople(), People).people == ()
     with pytest.raises(ControlError, match="nobody called Ada"):
         running.ask(DeletePerson(name="Ada"))
+
+
+def test_a_backup_out_of_reach_is_told_to_whoever_deletes(tmp_path, running):
+    running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    with Gallery.open(tmp_path / "gallery.db") as gallery:
+        gallery.export(tmp_path / "backup", "correct horse battery")
+    (tmp_path / "backup").rename(tmp_path / "away")
+    (note,) = running.ask(DeletePerson(name="Ada")).notes
+    assert str(tmp_path / "backup") in note
+
+
+def test_a_person_gets_another_name_by_which_they_are_recognised_at_once(running):
+    running.ask(Record(name="Driver 1", seconds=0.5), Recorded)
+    running.ask(RenamePerson(name="Driver 1", to=" Ada "))
+    assert running.live.snapshot.names == ("Ada",)
+    for name, to, word in (
+        ("Eve", "Zoe", "nobody called Eve"),
+        ("Ada", "", "empty"),
+        ("Ada", "x" * 10_000, "too long"),
+    ):
+        with pytest.raises(ControlError, match=word) as told:
+            running.ask(RenamePerson(name=name, to=to))
+        assert told.value.code == "gallery"
+        assert len(str(told.value)) < 300
+    assert running.live.snapshot.names == ("Ada",)
+
+
+def test_a_key_that_another_process_has_changed_is_found(tmp_path, running):
+    running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    with Gallery.open(tmp_path / "gallery.db") as gallery:
+        gallery.rotate_key()
+    running.ask(ReloadGallery())
+    running.ask(Record(name="Bob", seconds=0.5), Recorded)
+    assert running.live.snapshot.names == ("Ada", "Bob")
+
+
+# Not this person
+
+
+def taken_for(name: str, seed: int = 5, quality: Quality = GOOD, track: int = 1) -> Face:
+    return Face(track, PLACE, False, quality, "confirmed", Match(name, 0.9, 0.8), None, vector(seed))
+
+
+@pytest.fixture
+def enrolled(running) -> Running:
+    running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    return running
+
+
+def test_a_face_that_is_wrongly_taken_for_somebody_is_remembered_as_not_theirs(enrolled):
+    enrolled.faces = (face(seed=3, track=2), taken_for("Ada"))
+    enrolled.ask(RejectPerson(name=" Ada "))
+    np.testing.assert_allclose(enrolled.live.snapshot.anchors, [vector(5)])
+    assert enrolled.live.snapshot.anchor_owners.tolist() == [0]
+    assert not enrolled.live.recording.is_set()
+    enrolled.ask(RejectPerson(name="Ada", camera="cabin"))
+    assert len(enrolled.live.snapshot.anchors) == 2
+
+
+@pytest.mark.parametrize(
+    ("faces", "camera", "code", "word"),
+    [
+        ((), "", "not_seen", "nobody before a camera is taken for Ada"),
+        ((face(),), "", "not_seen", "nobody before a camera"),
+        ((taken_for("Bob"),), "", "not_seen", "nobody before a camera"),
+        ((taken_for("Ada", quality=BLURRED),), "", "not_seen", "nobody before a camera"),
+        ((taken_for("Ada"),), "rear", "not_seen", "nobody before a camera"),
+        ((taken_for("Ada"), taken_for("Ada", track=2)), "", "several_faces", "two faces are taken for Ada"),
+    ],
+    ids=["nobody", "undecided", "another", "blurred", "other-camera", "two"],
+)
+def test_a_face_that_is_not_clearly_meant_is_not_remembered(enrolled, faces, camera, code, word):
+    enrolled.faces = faces
+    with pytest.raises(ControlError, match=word) as told:
+        enrolled.ask(RejectPerson(name="Ada", camera=camera))
+    assert told.value.code == code
+    assert not len(enrolled.live.snapshot.anchors)
+    assert not enrolled.live.recording.is_set()
+
+
+def test_nobody_can_be_rejected_who_is_not_enrolled_or_while_somebody_records(enrolled):
+    with pytest.raises(ControlError, match="nobody called Eve"):
+        enrolled.ask(RejectPerson(name="Eve"))
+    with pytest.raises(ControlError, match="the cameras are: cabin, rear"):
+        enrolled.ask(RejectPerson(name="Ada", camera="boot"))
+    first = recording(enrolled, name="Bob")
+    with pytest.raises(ControlError, match="Bob is being recorded") as told:
+        enrolled.ask(RejectPerson(name="Ada"))
+    assert told.value.code == "busy"
+    enrolled.ask(Cancel())
+    assert first.wait().code == "cancelled"
+    enrolled.faces = ()
+    second = Later(enrolled, RejectPerson(name="Ada"), Done)
+    wait_until(enrolled.live.recording.is_set)
+    with pytest.raises(ControlError, match="a face is being marked") as told:
+        enrolled.ask(Record(name="Bob"), Recorded)
+    assert told.value.code == "busy"
+    assert second.wait().code == "not_seen"
+
+
+def test_it_stops_at_once_while_it_looks_for_a_face(enrolled):
+    enrolled.faces = ()
+    later = Later(enrolled, RejectPerson(name="Ada"), Done)
+    wait_until(enrolled.live.recording.is_set)
+    enrolled.stage.stop()
+    assert later.wait().code == "stopping"
 
 
 def test_what_another_process_has_enrolled_is_known_after_a_reload(tmp_path, running):
