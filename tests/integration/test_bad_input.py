@@ -89,6 +89,47 @@ def test_a_locked_gallery_is_named(agent, samples):
     assert agent.run("record", "Bob", "--image", str(samples / "biden.jpg")).returncode == 0
 
 
+def test_a_second_agent_on_the_same_gallery_is_refused_and_the_first_goes_on(
+    agent, daemon, subscribe, looped_clip
+):
+    first = daemon(
+        looped_clip, more='[gallery]\npath = "shared.db"'.replace("shared.db", f"{agent.folder}/shared.db")
+    )
+    subscribe("health").wait_for()
+    other = agent.folder / "other.toml"
+    other.write_text(agent.config.read_text().replace("/run/", "/run/other-"))
+    refused(
+        agent.run("run", "--no-table", "--config", str(other)),
+        "shared.db",
+        f"process {first.pid}",
+        "gallery.path",
+    )
+    assert first.poll() is None
+    first.kill()
+    first.wait()
+    second = agent.start("run", "--no-table", "--config", str(other))
+    try:
+        assert second.stdout.readline() is not None
+        subscriber = subscribe("health")
+        subscriber._socket.connect(f"ipc://{agent.folder}/run/other-e")
+        subscriber.wait_for()
+    finally:
+        second.terminate()
+        second.communicate()
+
+
+def test_a_renamed_key_stops_the_agent_with_a_word_and_loses_nobody(agent, looped_clip, samples):
+    assert agent.run("record", "Ada", "--image", str(samples / "obama.jpg")).returncode == 0
+    key = agent.folder / "gallery.key"
+    key.rename(agent.folder / "renamed")
+    agent.configure(looped_clip)
+    for command in (("run", "--no-table"), ("gallery", "list"), ("gallery", "delete", "Ada", "--yes")):
+        refused(agent.run(*command), str(key), "missing", "put it back")
+    assert not key.exists()
+    (agent.folder / "renamed").rename(key)
+    assert "Ada" in agent.run("gallery", "list").stdout
+
+
 def test_an_enrolment_photograph_that_will_not_do_is_refused_with_its_reason(agent, samples):
     blank = agent.folder / "blank.png"
     cv2.imwrite(str(blank), np.full((200, 200, 3), 128, np.uint8))
