@@ -13,7 +13,7 @@ class Mailbox(Generic[T]):
     """A bounded hand-over: a value put into a full box pushes out the oldest unread one.
 
     With the capacity 1 it is the one-slot ``Latest`` of a camera: the receiver always gets the newest frame, and memory
-    stays flat whatever stalls. A value keeps the place in the queue of the one that it pushes out of a one-slot box: so a
+    stays flat whatever stalls. A value that pushes another out of a one-slot box takes its place in the queue: so a
     camera that delivers faster than its frames are taken does not put itself last time and again.
     """
 
