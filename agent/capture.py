@@ -1,16 +1,19 @@
-"""Read frames from what a camera's ``source`` names: a device, a file, a folder, an address or a pipeline."""
+"""Read frames from what a camera's ``source`` names: a device, a sensor, a file, a folder, an address or a pipeline."""
 
 import logging
 import math
 import os
 import re
+import time
 from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 
+from agent import csi
 from agent.config import Camera
+from agent.driver_clock import DriverClock
 from agent.images import ImageError, read_image
 from agent.perception.types import Array, Image
 from engines.errors import UserError
@@ -44,10 +47,12 @@ class Source(Protocol):
     Attributes:
         fps: frames a second that it was made for; 0 when it does not say.
         live: frames come when they come, and it may fail and come back; otherwise it is a recording.
+        captured: when the frame last read was captured, monotonic seconds; None where its driver does not say.
     """
 
     fps: float
     live: bool
+    captured: float | None
 
     def read(self) -> Image | None:
         """The next frame, uint8 BGR [height, width, 3]; None at the end. May block as long as the source likes.
@@ -74,10 +79,14 @@ def open_source(camera: Camera) -> Source:
         return _open_device(Path(f"/dev/video{source}"), camera)
     if source.startswith("/dev/"):
         return _open_device(path, camera)
+    if source.startswith(csi.SCHEME):
+        return _open_sensor(camera)
     if "://" in source:
         return _open_address(camera)
     if "!" in source and not path.exists():
-        return _open_pipeline(camera)
+        return _open_pipeline(
+            source, label(source), "try it with gst-launch-1.0, and see that it ends in `appsink`"
+        )
     if path.is_dir():
         return ImageFolder(path, camera.fps, loop=camera.loop)
     return VideoFile(path, loop=camera.loop)
@@ -87,6 +96,7 @@ class VideoFile:
     """A recording; starts again at its end when it is to ``loop``."""
 
     live = False
+    captured: float | None = None
 
     def __init__(self, path: Path, *, loop: bool = False) -> None:
         """Open the file.
@@ -166,6 +176,7 @@ class ImageFolder:
     """The images right inside a folder, sorted by name. What is no image is skipped, and said once."""
 
     live = False
+    captured: float | None = None
 
     def __init__(self, path: Path, fps: float = 0.0, *, loop: bool = False) -> None:
         """List the folder and read its first image.
@@ -228,15 +239,21 @@ class LiveSource:
 
     live = True
 
-    def __init__(self, capture: cv2.VideoCapture) -> None:
-        """``capture`` is open."""
+    def __init__(self, capture: cv2.VideoCapture, clock: DriverClock | None = None) -> None:
+        """``capture`` is open; with a ``clock`` its frames carry the time of their capture."""
         self._capture = capture
+        self._clock = clock
         self.fps = 0.0  # frames come when they come
+        self.captured: float | None = None
 
     def read(self) -> Image | None:
         """The next frame."""
         found, image = self._capture.read()
-        return bgr(image) if found else None
+        if not found:
+            return None
+        if self._clock:
+            self.captured = self._clock.captured(self._capture.get(cv2.CAP_PROP_POS_MSEC), time.monotonic())
+        return bgr(image)
 
     def close(self) -> None:
         """Let go of it."""
@@ -298,14 +315,14 @@ def _open_device(path: Path, camera: Camera) -> Source:
     for name, value in wishes:
         if value:
             capture.set(name, value)
-    return LiveSource(capture)
+    return LiveSource(capture, DriverClock())
 
 
 def _open_address(camera: Camera) -> Source:
     name = label(camera.source)
     scheme = camera.source.partition("://")[0].lower()
     if scheme not in _SCHEMES:
-        known = ", ".join(f"{each}://" for each in _SCHEMES)
+        known = ", ".join(f"{each}://" for each in ("csi", *_SCHEMES))
         raise CaptureError(f"{name}: this kind of address is not known; known are {known}", lasting=True)
     # FFmpeg's own patience ends last: who follows the source has given it up by then, and knows why.
     open_ms, read_ms = round(max(OPEN_S, camera.stall_s) * 1e3), round((camera.stall_s + 1) * 1e3)
@@ -322,17 +339,28 @@ def _open_address(camera: Camera) -> Source:
     return LiveSource(capture)
 
 
-def _open_pipeline(camera: Camera) -> Source:
-    name = label(camera.source)
+def _open_sensor(camera: Camera) -> Source:
+    number = csi.sensor(camera.source)
+    if number is None:
+        raise CaptureError(
+            f"{camera.source}: not a sensor; name it by its number, as in csi://0", lasting=True
+        )
+    return _open_pipeline(
+        csi.pipeline(number, camera.width, camera.height, camera.fps),
+        camera.source,
+        "see that the sensor is connected and that `systemctl status nvargus-daemon` calls the service active",
+    )
+
+
+def _open_pipeline(pipeline: str, name: str, remedy: str) -> Source:
+    """Start a GStreamer pipeline; errors call it ``name``, and advise ``remedy`` if it does not start."""
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         raise CaptureError(
             f"{name}: this OpenCV was built without GStreamer; use the one of JetPack (python3-opencv), or name a "
             "device or an address",
             lasting=True,
         )
-    capture = cv2.VideoCapture(camera.source, cv2.CAP_GSTREAMER)
+    capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
     if not capture.isOpened():
-        raise CaptureError(
-            f"{name}: the pipeline does not start; try it with gst-launch-1.0, and see that it ends in `appsink`"
-        )
+        raise CaptureError(f"{name}: the pipeline does not start; {remedy}")
     return LiveSource(capture)

@@ -36,22 +36,23 @@ class Camera(_Table, frozen=True):
     source: Annotated[
         str,
         Meta(
-            description="A device (`/dev/video0` or `0`), a video file, a folder of images, an `rtsp://` or `http://` "
-            "address, or a GStreamer pipeline that ends in `appsink`.",
+            description="A device (`/dev/video0` or `0`), a sensor on a Jetson's CSI connector (`csi://0`), a video "
+            "file, a folder of images, an `rtsp://` or `http://` address, or a GStreamer pipeline that ends in "
+            "`appsink`.",
             min_length=1,
         ),
     ]
     width: Annotated[
-        int, Meta(description="Width to ask of a device, pixels; 0 leaves it.", ge=0, le=16384)
+        int, Meta(description="Width to ask of a device or sensor, pixels; 0 leaves it.", ge=0, le=16384)
     ] = 0
     height: Annotated[
-        int, Meta(description="Height to ask of a device, pixels; 0 leaves it.", ge=0, le=16384)
+        int, Meta(description="Height to ask of a device or sensor, pixels; 0 leaves it.", ge=0, le=16384)
     ] = 0
     fps: Annotated[
         float,
         Meta(
-            description="Frames a second to ask of a device, or at which to play a file or folder; 0 leaves it: a file "
-            "then plays at its own rate.",
+            description="Frames a second to ask of a device or sensor, or at which to play a file or folder; 0 leaves "
+            "it: a file then plays at its own rate.",
             ge=0,
             le=1000,
         ),
@@ -66,10 +67,19 @@ class Camera(_Table, frozen=True):
         Meta(
             description="Longest wait between two tries to open a camera that fails, seconds.", gt=0, le=300
         ),
-    ] = 10.0
+    ] = 1.0
     stall_s: Annotated[
         float,
         Meta(description="A camera that delivers nothing for so long is reopened, seconds.", gt=0, le=300),
+    ] = 5.0
+    frozen_s: Annotated[
+        float,
+        Meta(
+            description="A live camera whose picture does not change at all for so long is taken for frozen, seconds; "
+            "0: never.",
+            ge=0,
+            le=3600,
+        ),
     ] = 5.0
 
 

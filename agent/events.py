@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from agent.perception.types import Exposure, View
+
 SCHEMA = 1
 
 Box = Annotated[
@@ -30,7 +32,10 @@ class Event(Struct, frozen=True, kw_only=True):
     camera: Annotated[str, Meta(description="Name of the camera; empty where no camera is meant.")] = ""
     frame: Annotated[int, Meta(description="Index of the camera's frame; -1 where no frame is meant.")] = -1
     valid: Annotated[
-        bool, Meta(description="What the message says may be believed. False when the frame was too old.")
+        bool,
+        Meta(
+            description="What the message says may be believed. False when the frame was too old or the camera blind."
+        ),
     ] = True
 
 
@@ -91,6 +96,13 @@ class FaceEvent(Event, frozen=True, kw_only=True, tag="face", tag_field="topic")
     stage_ms: Annotated[dict[str, float], Meta(description="Milliseconds spent in each step.")]
     total_ms: Annotated[float, Meta(description="Milliseconds that the frame took.")]
     rung: Annotated[int, Meta(description="Step of the budget's ladder in force; 0 is everything.")]
+    view: Annotated[
+        View,
+        Meta(
+            description="How the camera saw, as in `health`. While it is `covered` or `frozen` nothing is `valid`; "
+            "while it is `dark` or in `glare`, the faces are there, but others may be, too."
+        ),
+    ] = "clear"
 
 
 class IdentityEvent(Event, frozen=True, kw_only=True, tag="identity", tag_field="topic"):
@@ -166,6 +178,19 @@ class CameraHealth(Struct, frozen=True, kw_only=True):
     dropped: Annotated[int, Meta(description="Frames replaced by a newer one before they were looked at.")]
     reopened: Annotated[int, Meta(description="Times the camera was opened again.")]
     error: Annotated[str | None, Meta(description="The last failure; None while it works.")] = None
+    view: Annotated[
+        View,
+        Meta(
+            description="How it sees. `covered`: nothing is to be seen, for the lens is covered or there is no light. "
+            "`frozen`: the picture does not change. `dark` and `glare`: faces may be missed. Else `clear`."
+        ),
+    ] = "clear"
+    exposure: Annotated[
+        Exposure | None,
+        Meta(
+            description="How it should be exposed instead: `raise` or `lower`; none when it is well exposed."
+        ),
+    ] = None
 
 
 class HealthEvent(Event, frozen=True, kw_only=True, tag="health", tag_field="topic"):

@@ -64,8 +64,9 @@ while True:
   on; each `face` event says who is in the picture. `frame` has gaps of its own: frames that were not looked at.
 - **Nobody waits.** A subscriber that stalls or dies slows neither the agent nor other subscribers.
 - **Validity.** Believe a message only when `valid` is true. It is false when the frame was too old by the time it had
-  been looked at. A change that was told while not valid is told again once it is, so leaving out such messages loses no
-  change. Only `lost` is told once and holds in any case: the track has ended.
+  been looked at, and while the lens is covered or the picture frozen: an empty `face` event then does not mean that
+  nobody is there, nor a face that somebody is. A change that was told while not valid is told again once it is, so
+  leaving out such messages loses no change. Only `lost` is told once and holds in any case: the track has ended.
 - **Changes.** The `identity` events of a track begin with `seen` and end with `lost`; in between come `confirmed`,
   `unknown` and back, as the evidence changes. A track's number is never used again for its camera until the agent is
   started anew. When the agent stops, tracks end without `lost`.

@@ -16,7 +16,7 @@ class Live:
     """The state of the running agent. Values are immutable and replaced by assignment, so no reader needs a lock.
 
     Attributes:
-        matcher: answers from ``snapshot``. Only the perception stage asks it.
+        matcher: says who it is, from ``snapshot``.
         health: the newest health event; None before the first. Written by the health stage.
         config: the configuration in force. Written by the daemon when it is read again.
         recording: set while the control stage wants ``readings``, in which every face has been looked at.

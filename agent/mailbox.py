@@ -13,7 +13,8 @@ class Mailbox(Generic[T]):
     """A bounded hand-over: a value put into a full box pushes out the oldest unread one.
 
     With the capacity 1 it is the one-slot ``Latest`` of a camera: the receiver always gets the newest frame, and memory
-    stays flat whatever stalls.
+    stays flat whatever stalls. A value that pushes another out of a one-slot box takes its place in the queue: so a
+    camera that delivers faster than its frames are taken does not put itself last time and again.
     """
 
     def __init__(self, capacity: int = 1, arrival: threading.Condition | None = None) -> None:
@@ -26,10 +27,13 @@ class Mailbox(Generic[T]):
     def put(self, item: T) -> None:
         """Leave a value; never waits for the receiver."""
         with self.arrival:
+            since = time.monotonic()
             if len(self._items) >= self._capacity:
-                self._items.popleft()
+                oldest, _ = self._items.popleft()
                 self.dropped += 1
-            self._items.append((time.monotonic(), item))
+                if self._capacity == 1:
+                    since = oldest
+            self._items.append((since, item))
             self.arrival.notify_all()
 
     def put_when_free(self, item: T, timeout: float) -> bool:
@@ -52,7 +56,7 @@ class Mailbox(Generic[T]):
 
 
 def take_any(boxes: Sequence[Mailbox[T]], arrival: threading.Condition, timeout: float) -> T | None:
-    """The value that has waited longest in any of ``boxes``, which share ``arrival``; None after ``timeout`` s."""
+    """The value whose place in any of ``boxes``, which share ``arrival``, is the oldest; None after ``timeout`` s."""
     with arrival:
         if not arrival.wait_for(lambda: any(box._items for box in boxes), timeout):
             return None

@@ -11,6 +11,7 @@ mpl.use("Agg")  # no display is needed
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from agent.gallery.benchmark import GalleryReport, Timing
 from calibration.metrics import roc
 from calibration.verification import DECISION_FAR, Scored, Verification
 
@@ -90,3 +91,40 @@ def confusion(counts: NDArray[np.int64], labels: Sequence[str], title: str, path
         )
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def matching(report: GalleryReport, path: Path) -> None:
+    """Time of a look against the size of the gallery, median and quartiles, with the memory's limit."""
+    figure, axes = plt.subplots(figsize=(8, 6), layout="constrained")
+    sizes = [row.templates for row in report.rows]
+    curves = {
+        f"match, {name}": [row.backends[name].match for row in report.rows]
+        for name in report.rows[0].backends
+    }
+    curves["bare matrix product"] = [row.product for row in report.rows]
+    for label, timings in curves.items():
+        _band(axes, sizes, timings, label)
+    read = [row.read.median for row in report.rows]
+    axes.plot(sizes, read, color="black", linestyle="--", label="reading all templates once")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel=f"templates of {report.dim} numbers",
+        ylabel="µs, one thread",
+        title=f"One look among many; {report.rounds} rounds, median and quartiles",
+    )
+    axes.grid(which="both", alpha=0.25)
+    axes.legend(loc="upper left")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _band(axes: Axes, sizes: Sequence[int], timings: Sequence[Timing], label: str) -> None:
+    (line,) = axes.plot(sizes, [each.median for each in timings], marker=".", label=label)
+    axes.fill_between(
+        sizes,
+        [each.low for each in timings],
+        [each.high for each in timings],
+        color=line.get_color(),
+        alpha=0.2,
+    )

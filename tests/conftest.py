@@ -1,10 +1,14 @@
 """The real parts that tests share: models, pictures and data sets."""
 
+import http.server
+import itertools
 import select
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -135,3 +139,92 @@ def listen_as_manager() -> Iterator[Callable[[str], ServiceManager]]:
 
 def _quiet(*_: object) -> None:
     """Nobody watches the downloads of a test run."""
+
+
+class NetworkCamera:
+    """Motion JPEG over HTTP, on one port for all its lives. It shows ``pictures`` in turn, 50 a second."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.port = 0
+        self.connections = 0
+        self.pictures = [cv2.resize(rng.integers(40, 200, (6, 8, 3), np.uint8), (160, 120)) for _ in range(4)]
+        self._stalled = threading.Event()
+        self._server: http.server.ThreadingHTTPServer | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}/cabin.mjpg"
+
+    def show(self, *pictures: np.ndarray) -> None:
+        """Show these pictures, uint8 BGR, from now on."""
+        self.pictures = list(pictures)
+
+    def stall(self, stalled: bool) -> None:
+        """Keep the connections open, but say nothing."""
+        (self._stalled.set if stalled else self._stalled.clear)()
+
+    def start(self) -> None:
+        camera = self
+        off = self._off = threading.Event()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                camera.connections += 1
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                try:
+                    for number in itertools.count():
+                        if off.wait(0.02):
+                            return
+                        if not camera._stalled.is_set():
+                            pictures = camera.pictures
+                            self._send(cv2.imencode(".jpg", pictures[number % len(pictures)])[1].tobytes())
+                except OSError:
+                    pass
+                finally:
+                    camera.connections -= 1
+
+            def _send(self, jpeg: bytes) -> None:
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                self.wfile.write(head.encode() + jpeg + b"\r\n")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+            allow_reuse_address = True
+
+        self._server = Server(("127.0.0.1", self.port), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        if self._server:
+            self._off.set()
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+
+@pytest.fixture
+def network_cameras() -> Iterator[Callable[[], NetworkCamera]]:
+    """Makes network cameras that are on."""
+    made: list[NetworkCamera] = []
+
+    def make() -> NetworkCamera:
+        made.append(NetworkCamera())
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for camera in made:
+        camera.stop()
+
+
+@pytest.fixture
+def network_camera(network_cameras: Callable[[], NetworkCamera]) -> NetworkCamera:
+    """A network camera that is on."""
+    return network_cameras()

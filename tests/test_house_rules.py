@@ -71,3 +71,11 @@ def test_the_daemon_needs_no_torch_no_plots_and_no_training():
     ).stdout
     for heavy in ("'torch'", "'matplotlib'", "'trainer'", "'calibration'"):
         assert heavy not in loaded
+
+
+def test_a_command_can_still_choose_the_threads_of_numpy():
+    code = "import agent.cli, sys; print('numpy' in sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert loaded == "False\n"  # see agent/blas.py: OpenBLAS asks once, when it is loaded

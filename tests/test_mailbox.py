@@ -72,6 +72,36 @@ def test_boxes_that_share_an_arrival_are_emptied_oldest_first_whoever_put_more()
     assert taken == ["a", "b", "c", "d", "e", None]
 
 
+def test_three_cameras_of_different_rates_are_looked_at_in_turn_when_there_is_no_time_for_all():
+    arrival = threading.Condition()
+    fast, usual, slow = boxes = [Mailbox[str](1, arrival) for _ in range(3)]
+    taken = []
+    for tick in range(3000):  # milliseconds: 500, 33 and 10 frames a second, and 20 looks
+        for box, name, period in ((fast, "fast", 2), (usual, "usual", 30), (slow, "slow", 100)):
+            if tick % period == 0:
+                box.put(name)
+        if tick % 50 == 49:
+            taken.append(take_any(boxes, arrival, 0))
+    counts = {name: taken.count(name) for name in ("fast", "usual", "slow")}
+    assert min(counts.values()) >= 18, counts  # of 60; slow has 30 frames to give
+    assert max(counts.values()) <= 22, counts
+
+
+def test_a_slow_camera_loses_no_frame_to_a_fast_one_while_there_is_time_for_both():
+    arrival = threading.Condition()
+    fast, slow = boxes = [Mailbox[int](1, arrival) for _ in range(2)]
+    seen = []
+    for tick in range(2000):  # 200 and 10 frames a second, 25 looks
+        if tick % 5 == 0:
+            fast.put(-1)
+        if tick % 100 == 0:
+            slow.put(tick)
+        if tick % 40 == 39:
+            seen.append(take_any(boxes, arrival, 0))
+    assert [each for each in seen if each >= 0] == list(range(0, 2000, 100))
+    assert slow.dropped == 0
+
+
 def test_one_wait_hears_of_any_box():
     arrival = threading.Condition()
     boxes = [Mailbox[int](1, arrival) for _ in range(3)]

@@ -60,7 +60,7 @@ def verification(
     from calibration import lfw
     from calibration import verification as protocol
 
-    _check_plot(plot)
+    check_plot(plot)
     listed = lfw.read_pairs(pairs)
     photos = lfw.photographs(listed)
     lfw.check_photographs(root, photos)
@@ -105,7 +105,7 @@ def emotion(
     from calibration import emotion as protocol
     from calibration.fer2013 import read_split
 
-    _check_plot(plot)
+    check_plot(plot)
     images, true = read_split(npz, split)
     _, networks = _load(pack, config)
     predicted = list(_progress(protocol.predict(networks, images), "images", len(images)))
@@ -122,7 +122,7 @@ def emotion(
         _show(_emotion_table(report))
 
 
-def _check_plot(plot: Path | None) -> None:
+def check_plot(plot: Path | None) -> None:
     """See that a picture can be written, before the long work starts."""
     if plot is None:
         return

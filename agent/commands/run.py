@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent import blas
 from agent.commands.config import FileOption
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def run(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Run the agent until its cameras end, or until SIGTERM or Ctrl-C."""
+    blas.use_one_thread()
     from rich.console import Console
     from rich.logging import RichHandler
 

@@ -37,25 +37,21 @@ class FaissIndex:
         of_one = int(
             np.bincount(owners).max(initial=0)
         )  # all templates of one person may come before any other's
-        count = min(len(templates), _CANDIDATES + of_one)
-        self._scores = np.empty((1, count), np.float32)
-        self._rows = np.empty((1, count), np.int64)
+        self._count = min(len(templates), _CANDIDATES + of_one)
         self.fallbacks = 0
 
     def nearest(self, embedding: Float32, without: Collection[int] = ()) -> Nearest:
-        """The nearest people; see ``Index``. Counts in ``fallbacks`` how often the product had to be taken."""
+        """The nearest people; see ``Index``."""
         # More threads for one question gain little and, beside other work, wait for each other far longer than the
         # answer takes. The setting is the calling thread's own.
         faiss.omp_set_num_threads(1)
-        self._codes.search(embedding[None], self._rows.shape[1], D=self._scores, I=self._rows)
-        candidates = np.sort(self._rows[0])
-        owners = self._owners[candidates]
+        scores, found = self._codes.search(embedding[None], self._count)
+        candidates = np.sort(found[0])
         if without:
-            candidates = candidates[~np.isin(owners, list(without))]
-            owners = self._owners[candidates]
-        near = two_nearest(self._templates[candidates] @ embedding, owners)
-        missed = float(self._scores[0, -1]) + self._error * float(np.linalg.norm(embedding)) + ROUNDING
-        if near.second >= missed or self._rows.shape[1] == len(self._templates):
+            candidates = candidates[~np.isin(self._owners[candidates], list(without))]
+        near = two_nearest(self._templates[candidates] @ embedding, self._owners[candidates])
+        left_out = float(scores[0, -1]) + self._error * float(np.linalg.norm(embedding)) + ROUNDING
+        if near.second >= left_out or self._count == len(self._templates):
             return near
         self.fallbacks += 1
         return self._product.nearest(embedding, without)

@@ -5,6 +5,7 @@ gallery gets depends on its size; docs/decisions/0015-matching-at-scale.md has t
 """
 
 import logging
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
@@ -41,7 +42,13 @@ class Nearest:
 
 
 class Index(Protocol):
-    """Answers for one gallery, which never changes. It has scratch memory, so only one thread at a time may ask."""
+    """Answers for one gallery, which never changes; any thread may ask.
+
+    Attributes:
+        fallbacks: how often a quicker search could not settle a question and the product had to.
+    """
+
+    fallbacks: int
 
     def nearest(self, embedding: Float32, without: Collection[int] = ()) -> Nearest:
         """The nearest people to ``embedding``, float32 [dim], as if those in ``without`` were not in the gallery.
@@ -52,41 +59,50 @@ class Index(Protocol):
         ...
 
 
+class _Scratch(threading.local):
+    """Memory for the cosines of all templates, float32 [n]: allocated once for each thread that asks."""
+
+    def __init__(self, count: int) -> None:
+        self.scores: Float32 = np.empty(count, np.float32)
+
+
 class ProductIndex:
-    """All templates by one matrix product, whose memory is allocated once."""
+    """All templates by one matrix product."""
+
+    fallbacks = 0
 
     def __init__(self, templates: Float32, owners: NDArray[np.intp]) -> None:
         """Search ``templates`` (float32 [n, dim]) of ``owners`` (intp [n], ascending); neither is copied."""
         self._templates = templates
         self._owners = owners
-        self._scores = np.empty(len(templates), np.float32)
+        self._scratch = _Scratch(len(templates))
 
     def nearest(self, embedding: Float32, without: Collection[int] = ()) -> Nearest:
         """The nearest people; see ``Index``."""
-        np.dot(self._templates, embedding, out=self._scores)
+        scores = np.dot(self._templates, embedding, out=self._scratch.scores)
         for person in without:
-            first, last = rows(self._owners, person)
-            self._scores[first:last] = -np.inf
-        return two_nearest(self._scores, self._owners)
+            _leave_out(person, scores, self._owners)
+        return two_nearest(scores, self._owners)
 
 
 def two_nearest(scores: Float32, owners: NDArray[np.intp]) -> Nearest:
-    """The nearest two people, where row i has the cosine ``scores[i]`` and belongs to ``owners[i]``, ascending."""
+    """The nearest two people, where row i has the cosine ``scores[i]`` and belongs to ``owners[i]``, ascending.
+
+    Overwrites some of ``scores``.
+    """
     if not scores.size:
         return Nearest(-1, -np.inf, -np.inf)
     best = int(scores.argmax())
     score, person = float(scores[best]), int(owners[best])
     if score == -np.inf:
         return Nearest(-1, -np.inf, -np.inf)
-    first, last = rows(owners, person)
-    second = max(scores[:first].max(initial=-np.inf), scores[last:].max(initial=-np.inf))
-    return Nearest(person, score, float(second))
+    _leave_out(person, scores, owners)
+    return Nearest(person, score, float(scores[scores.argmax()]))
 
 
-def rows(owners: NDArray[np.intp], person: int) -> tuple[int, int]:
-    """The first row of a person, and the first after theirs: a person's rows are neighbours."""
-    first, last = np.searchsorted(owners, (person, person + 1))
-    return int(first), int(last)
+def _leave_out(person: int, scores: Float32, owners: NDArray[np.intp]) -> None:
+    # A person's rows are neighbours.
+    scores[owners.searchsorted(person) : owners.searchsorted(person, "right")] = -np.inf
 
 
 def best_index(templates: Float32, owners: NDArray[np.intp]) -> Index:

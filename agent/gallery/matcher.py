@@ -23,7 +23,7 @@ _UNIT = (
 
 
 class Matcher:
-    """A gallery made ready for many questions. It has scratch memory, so only one thread at a time may ask."""
+    """A gallery made ready for many questions; any thread may ask."""
 
     def __init__(self, snapshot: Snapshot, index: Index | None = None) -> None:
         """Match against ``snapshot`` through ``index``, by default the quickest. May take seconds for a large one."""

@@ -211,7 +211,7 @@ class Chain:
         timer.lap("track")
         faces = tuple(self._face(frame, track, match, look_always) for track in tracks)
         engine_ms = sum(timer.stage_ms.get(step, 0.0) for step in ENGINE_STEPS)
-        valid = self._clock() - frame.captured <= self._config.freshness.max_age_s
+        valid = not frame.blind and self._clock() - frame.captured <= self._config.freshness.max_age_s
         return Reading(
             frame.stamp, faces, tuple(lost), timer.stage_ms, timer.total_ms, engine_ms, valid=valid
         )

@@ -1,7 +1,7 @@
 """The values that pass through perception."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ Image = NDArray[np.uint8]
 """uint8 [height, width, 3], BGR as OpenCV reads it."""
 Float32 = NDArray[np.float32]
 Array = NDArray[Any]
+View = Literal["clear", "covered", "dark", "glare", "frozen"]
+"""What a camera's pictures are good for; see ``agent.perception.scene``."""
+Exposure = Literal["raise", "lower"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +24,19 @@ class Stamp:
         index: counts the camera's frames from 0, over reopenings.
         captured: monotonic seconds at capture.
         utc: seconds since the epoch at capture.
+        view: how the camera saw at the time.
     """
 
     camera: str
     index: int
     captured: float
     utc: float
+    view: View = field(default="clear", kw_only=True)
+
+    @property
+    def blind(self) -> bool:
+        """Nothing that is or is not in the picture says anything about who is there."""
+        return self.view in {"covered", "frozen"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +52,7 @@ class Frame(Stamp):
     @property
     def stamp(self) -> Stamp:
         """The frame without its image: what may wait in a queue without holding on to pixels."""
-        return Stamp(self.camera, self.index, self.captured, self.utc)
+        return Stamp(self.camera, self.index, self.captured, self.utc, view=self.view)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +175,7 @@ class Reading:
         total_ms: milliseconds from the start of perception to its end.
         engine_ms: milliseconds of ``total_ms`` spent inside the engines.
         rung: the step of the budget's ladder in force; 0 is everything.
-        valid: the verdicts are about this frame; false for input too old to trust.
+        valid: the verdicts are about who is there now; false for input too old to trust, or from a blind camera.
     """
 
     frame: Stamp

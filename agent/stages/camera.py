@@ -12,7 +12,8 @@ from agent.capture import OPEN_S, CaptureError, Source, label, open_source
 from agent.config import Camera
 from agent.events import CameraHealth
 from agent.mailbox import Mailbox
-from agent.perception.types import Frame, Image
+from agent.perception.scene import SceneWatch, Sight
+from agent.perception.types import Frame, Image, View
 from agent.stage import MAY_HANG, Stage
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,13 @@ log = logging.getLogger(__name__)
 _FIRST_WAIT_S = 0.2  # before a source that failed is opened again; doubles with each failure in a row
 _SLICE_S = 0.1  # how soon a stop, a stall or an end is noticed
 _PARTING_S = 0.5  # how long a stop waits for the source to be closed
+ADVICE: dict[View, str] = {
+    "covered": "nothing is to be seen; uncover the lens, or give it light",
+    "frozen": "the picture does not change; disconnect the camera for a moment",
+    "dark": "it is too dark to find every face; give it light, or a longer exposure",
+    "glare": "the picture is washed out; shade the lens, or give it a shorter exposure",
+}
+"""What is wrong with a view, and what helps."""
 _DEFAULT_FPS = 25.0  # of a recording that does not say how fast it is to be played
 
 
@@ -30,12 +38,13 @@ class _Reader(threading.Thread):
     setting ``quit``, and it ends as soon as its read returns.
     """
 
-    def __init__(self, camera: Camera, deliver: Callable[["_Reader", Image], None]) -> None:
-        """``deliver`` gets each frame, in this thread."""
+    def __init__(self, camera: Camera, deliver: Callable[["_Reader", Image, float | None], None]) -> None:
+        """``deliver`` gets each frame, and the time of its capture where that is known, in this thread."""
         super().__init__(name=f"{camera.name} reader{MAY_HANG}", daemon=True)
         self.quit = threading.Event()
         self.error: Exception | None = None
         self.live = False
+        self.scene = SceneWatch(frozen_s=0)
         self.started = self.progress = time.monotonic()
         self._camera = camera
         self._deliver = deliver
@@ -52,6 +61,8 @@ class _Reader(threading.Thread):
             source = open_source(self._camera)
             try:
                 self.live = source.live
+                if source.live:  # a recording may well show a still picture
+                    self.scene = SceneWatch(self._camera.frozen_s)
                 self.progress = time.monotonic()
                 self._patience = self._camera.stall_s if source.live else float("inf")
                 self._play(source)
@@ -71,7 +82,7 @@ class _Reader(threading.Thread):
             if self.quit.wait(max(0.0, due - time.monotonic())):
                 return
             self.progress = time.monotonic()
-            self._deliver(self, image)
+            self._deliver(self, image, source.captured)
             due = max(due + period, time.monotonic())  # who is late does not hurry to catch up
 
     def _period(self, fps: float) -> float:
@@ -96,6 +107,7 @@ class CameraStage(Stage):
         self._reopened = before.health().reopened if before else 0
         self._error: str | None = None
         self._reader: _Reader | None = None
+        self._sight = Sight()
 
     def health(self) -> CameraHealth:
         """How the camera is; from any thread."""
@@ -107,6 +119,8 @@ class CameraStage(Stage):
                 dropped=self._box.dropped,
                 reopened=self._reopened,
                 error=self._error,
+                view=self._sight.view,
+                exposure=self._sight.exposure,
             )
 
     def work(self) -> None:
@@ -168,6 +182,7 @@ class CameraStage(Stage):
         with self._lock:
             news = error != self._error
             self._state, self._error = "failed", error
+            self._sight = Sight()
         if news:  # a camera that stays away is not told at each try
             log.warning("camera %s: %s", self._camera.name, error)
 
@@ -177,11 +192,16 @@ class CameraStage(Stage):
         while (rest := deadline - time.monotonic()) > 0 and not self.stopping.wait(min(rest, _SLICE_S)):
             self.beat()
 
-    def _deliver(self, reader: _Reader, image: Image) -> None:
+    def _deliver(self, reader: _Reader, image: Image, captured: float | None) -> None:
         """Stamp a frame and put it into the box; called by the reader."""
         patient = self._camera.every_frame and not reader.live
+        sight = reader.scene.look(image, time.monotonic())
         while not reader.quit.is_set():
-            frame = Frame(self._camera.name, self._frames, time.monotonic(), time.time(), image)
+            now = time.monotonic()
+            age = 0.0 if captured is None else now - captured
+            frame = Frame(
+                self._camera.name, self._frames, now - age, time.time() - age, image, view=sight.view
+            )
             with self.acting():
                 if not patient:
                     self._box.put(frame)
@@ -189,9 +209,18 @@ class CameraStage(Stage):
                     continue
             with self._lock:
                 returned = self._state != "open" and self._frames > 0
+                before, self._sight = self._sight, sight
                 self._frames += 1
                 self._reopened += returned
                 self._state, self._error = "open", None
             if returned:
                 log.info("camera %s delivers again", self._camera.name)
+            if before.view != sight.view:
+                self._tell(sight)
             return
+
+    def _tell(self, sight: Sight) -> None:
+        if sight.view == "clear":
+            log.info("camera %s sees clearly again", self._camera.name)
+        else:
+            log.warning("camera %s: %s", self._camera.name, ADVICE[sight.view])

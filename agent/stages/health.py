@@ -11,7 +11,7 @@ from agent.live import Live
 from agent.mailbox import Mailbox
 from agent.publishing import rfc3339
 from agent.stage import Stage
-from agent.stages.camera import CameraStage
+from agent.stages.camera import ADVICE, CameraStage
 from agent.statistics import FrameTimes
 
 _MINUTE = 60.0
@@ -110,6 +110,9 @@ class HealthStage(Stage):
 def _problems(cameras: Sequence[CameraHealth], skipped: int) -> tuple[str, ...]:
     """What a person should know, with the remedy."""
     problems = [f"camera {camera.name}: {camera.error}" for camera in cameras if camera.error]
+    problems += [
+        f"camera {camera.name}: {ADVICE[camera.view]}" for camera in cameras if camera.view != "clear"
+    ]
     if skipped:
         problems.append(
             f"{skipped} samples in the gallery come from another pack and are not matched; record these people again"

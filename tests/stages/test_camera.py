@@ -1,12 +1,12 @@
 """Cameras come, go, stall and come back; frames keep their count, and nobody else notices."""
 
-import http.server
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from agent.config import Camera
@@ -17,76 +17,13 @@ from agent.stages.camera import CameraStage
 PATIENCE = 20.0  # for what must happen, however busy the machine
 
 
-class StreamServer:
-    """A network camera: motion JPEG over HTTP, on one port for all its lives."""
-
-    def __init__(self) -> None:
-        self.port = 0
-        self._stalled = threading.Event()
-        self._server: http.server.ThreadingHTTPServer | None = None
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}/cabin.mjpg"
-
-    def start(self) -> None:
-        camera = self
-        off = self._off = threading.Event()
-        picture = cv2.imencode(".jpg", np.full((120, 160, 3), 128, np.uint8))[1].tobytes()
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                head = (
-                    f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
-                )
-                try:
-                    while not off.wait(0.02):
-                        if not camera._stalled.is_set():
-                            self.wfile.write(head + picture + b"\r\n")
-                except OSError:
-                    pass
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-            allow_reuse_address = True
-
-        self._server = Server(("127.0.0.1", self.port), Handler)
-        self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def stop(self) -> None:
-        if self._server:
-            self._off.set()
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
-
-    def stall(self, stalled: bool) -> None:
-        """Keep the connection open, but say nothing."""
-        (self._stalled.set if stalled else self._stalled.clear)()
-
-
-@pytest.fixture
-def server() -> Iterator[StreamServer]:
-    made = StreamServer()
-    made.start()
-    yield made
-    made.stop()
-
-
 @pytest.fixture
 def start() -> Iterator[Callable[..., tuple[CameraStage, Mailbox[Frame]]]]:
     """Starts camera stages, and sees that each of them stops within a second."""
     stages: list[CameraStage] = []
 
-    def make(source, **settings) -> tuple[CameraStage, Mailbox[Frame]]:
-        box = Mailbox[Frame]()
+    def make(source, room: int = 1, **settings) -> tuple[CameraStage, Mailbox[Frame]]:
+        box = Mailbox[Frame](room)
         name = f"camera{len(stages)}"
         stage = CameraStage(Camera(name=name, source=str(source), **settings), box)
         stages.append(stage)
@@ -209,15 +146,19 @@ def test_a_device_that_is_not_there_is_tried_again_quietly(start, caplog):
     assert len([record for record in caplog.records if "/dev/video77" in record.getMessage()]) == 1
 
 
-def test_a_network_camera_that_goes_and_comes_back_is_opened_again_and_counts_on(server, start, tmp_path):
+def test_a_network_camera_that_goes_and_comes_back_is_opened_again_and_counts_on(
+    network_camera, start, tmp_path
+):
     write_video(tmp_path / "v.avi", frames=10, fps=50)
     other, _ = start(tmp_path / "v.avi", loop=True)
-    stage, box = start(server.address, retry_s=0.3)
+    stage, box = start(
+        network_camera.address, retry_s=0.3, room=10_000
+    )  # so that no frame is replaced unseen
     wait_until(lambda: stage.health().frames >= 5)
     assert stage.health().state == "open"
     assert stage.health().error is None
 
-    server.stop()
+    network_camera.stop()
     wait_until(lambda: stage.health().state == "failed")
     assert "127.0.0.1" in stage.health().error
     others_before = other.health().frames
@@ -226,7 +167,7 @@ def test_a_network_camera_that_goes_and_comes_back_is_opened_again_and_counts_on
     while box.take(0) is not None:
         pass
 
-    server.start()
+    network_camera.start()
     first = box.take(PATIENCE)
     assert first.index == count
     wait_until(lambda: stage.health().frames >= count + 5)
@@ -235,21 +176,21 @@ def test_a_network_camera_that_goes_and_comes_back_is_opened_again_and_counts_on
     assert other.health().reopened == 0
 
 
-def test_a_network_camera_that_falls_silent_is_given_up_and_opened_again(server, start):
-    stage, _ = start(server.address, stall_s=0.5, retry_s=0.3)
+def test_a_network_camera_that_falls_silent_is_given_up_and_opened_again(network_camera, start):
+    stage, _ = start(network_camera.address, stall_s=0.5, retry_s=0.3)
     wait_until(lambda: stage.health().frames >= 5)
-    server.stall(True)
+    network_camera.stall(True)
     wait_until(lambda: stage.health().state == "failed")
-    server.stall(False)
+    network_camera.stall(False)
     count = stage.health().frames
     wait_until(lambda: stage.health().frames >= count + 5)
     assert stage.health().reopened == 1
 
 
-def test_a_silent_camera_can_be_stopped_at_once_and_leaves_no_crowd_of_threads(server, start):
-    server.stall(True)
+def test_a_silent_camera_can_be_stopped_at_once_and_leaves_no_crowd_of_threads(network_camera, start):
+    network_camera.stall(True)
     before = threading.active_count()
-    stage, _ = start(server.address, stall_s=0.3, retry_s=0.1)
+    stage, _ = start(network_camera.address, stall_s=0.3, retry_s=0.1)
     most = 0
     for _ in range(100):
         most = max(most, sum(" reader" in thread.name for thread in threading.enumerate()))
@@ -259,9 +200,82 @@ def test_a_silent_camera_can_be_stopped_at_once_and_leaves_no_crowd_of_threads(s
     assert threading.active_count() <= before + 4  # the stage, its reader, and the server's answers
 
 
-def test_the_heart_beats_while_a_camera_is_silent(server, start):
-    server.stall(True)
-    stage, _ = start(server.address)
+def test_the_heart_beats_while_a_camera_is_silent(network_camera, start):
+    network_camera.stall(True)
+    stage, _ = start(network_camera.address)
     for _ in range(10):
         time.sleep(0.1)
-        assert time.monotonic() - stage.beaten < 1
+        assert stage.age(time.monotonic()) < 1
+
+
+def test_a_covered_lens_is_no_failure_but_is_told_until_it_is_uncovered(network_camera, start, caplog):
+    clear = network_camera.pictures
+    stage, box = start(network_camera.address)
+    wait_until(lambda: stage.health().frames >= 5)
+    assert (stage.health().view, box.take(PATIENCE).blind) == ("clear", False)
+
+    network_camera.show(np.full((120, 160, 3), 12, np.uint8))
+    wait_until(lambda: stage.health().view == "covered")
+    assert stage.health().state == "open"
+    box.take(PATIENCE)
+    assert box.take(PATIENCE).blind
+    assert "uncover the lens" in caplog.text
+
+    network_camera.show(*clear)
+    wait_until(lambda: stage.health().view == "clear")
+    box.take(PATIENCE)
+    assert not box.take(PATIENCE).blind
+
+
+def test_a_camera_that_shows_the_same_picture_for_ever_is_frozen(network_camera, start):
+    one, another, *_ = network_camera.pictures
+    network_camera.show(one)
+    stage, _ = start(network_camera.address, frozen_s=0.5)
+    wait_until(lambda: stage.health().view == "frozen")
+    network_camera.show(one, another)
+    wait_until(lambda: stage.health().view == "clear")
+
+
+def test_a_recording_of_a_still_scene_is_not_frozen(tmp_path, start):
+    cv2.imwrite(str(tmp_path / "still.png"), np.arange(4800, dtype=np.uint8).reshape(60, 80))
+    stage, _ = start(tmp_path, fps=50, loop=True, frozen_s=0.1)
+    wait_until(lambda: stage.health().frames > 50)
+    assert stage.health().view == "clear"
+
+
+def test_five_cameras_unplugged_ten_times_each_come_back_within_three_seconds_and_leak_nothing(
+    network_cameras, start
+):
+    cameras = [network_cameras() for _ in range(5)]
+    stages = [start(camera.address)[0] for camera in cameras]
+    process = psutil.Process()
+
+    def used() -> tuple[int, int]:
+        wait_until(lambda: not any(camera.connections > 1 for camera in cameras))
+        return threading.active_count(), process.num_fds()
+
+    def unplug_and_replug() -> float:
+        """The longest time that a camera was away after it had been plugged in again."""
+        for camera in cameras:
+            camera.stop()
+        wait_until(lambda: all(stage.health().state == "failed" for stage in stages))
+        counts = [stage.health().frames for stage in stages]
+        began = time.monotonic()
+        for camera in cameras:
+            camera.start()
+        wait_until(
+            lambda: all(stage.health().frames > count for stage, count in zip(stages, counts, strict=True))
+        )
+        return time.monotonic() - began
+
+    wait_until(lambda: all(stage.health().frames for stage in stages))
+    for _ in range(2):
+        unplug_and_replug()  # what is allocated once, is allocated now
+    threads, files = used()
+    memory = process.memory_info().rss
+    away = [unplug_and_replug() for _ in range(8)]
+    assert max(away) < 3, away
+    assert used() == (threads, files)
+    assert process.memory_info().rss - memory < 8 * 2**20
+    for stage in stages:
+        assert stage.health().reopened == 10
