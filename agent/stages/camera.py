@@ -113,6 +113,7 @@ class CameraStage(Stage):
         """Read, and open again what fails, until told to stop or a recording ends."""
         wait = _FIRST_WAIT_S
         while not self.stopping.is_set():
+            self.beat()
             reader = self._reader = _Reader(self._camera, self._deliver)
             reader.start()
             self._follow(reader)

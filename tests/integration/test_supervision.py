@@ -1,0 +1,201 @@
+"""Whatever happens to a stage, it is found in time and started anew, and nobody is told anything wrong meanwhile."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from agent.config import Config, parse
+from agent.control import GetStatus, Record, Recorded, Status, request
+from agent.daemon import Daemon
+from agent.gallery.store import Gallery
+from agent.live import Live
+from agent.samples import clip
+from tests.integration.faults import Faults
+
+LIMIT_S = 1.5
+PATIENCE_S = 30.0  # for what must happen, however busy the machine
+MAN = "Carl"
+"""How the man in the clip is enrolled."""
+
+
+def wait_until(condition: Callable[[], object], what: str = "it never came to that") -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+class Witness:
+    """A subscriber who checks each event against all that came before it."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.wrong: list[str] = []
+        self.counts: dict[str, int] = defaultdict(int)
+        self.confirmed = 0
+        self.seen: set[tuple[str, int]] = set()
+        self.lost: set[tuple[str, int]] = set()
+        self._seq: dict[str, int] = defaultdict(int)
+        self._frame: dict[str, int] = defaultdict(lambda: -1)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._listen, args=(endpoint,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def hears(self, *topics: str) -> None:
+        """Wait for more events of each of the topics."""
+        before = dict(self.counts)
+        wait_until(
+            lambda: all(self.counts[topic] > before.get(topic, 0) for topic in topics), f"no more {topics}"
+        )
+
+    def _listen(self, endpoint: str) -> None:
+        with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+            socket.linger = 0
+            socket.subscribe("")
+            socket.connect(endpoint)
+            while not self._ended.is_set():
+                if socket.poll(50):
+                    self._check(msgspec.json.decode(socket.recv_multipart()[1]))
+
+    def _check(self, event: dict) -> None:
+        topic, camera = event["topic"], event["camera"]
+        if event["seq"] <= self._seq[topic]:
+            self.wrong.append(f"{topic} {event['seq']} after {self._seq[topic]}")
+        self._seq[topic] = event["seq"]
+        if event["valid"] and time.monotonic() - event["monotonic"] > 10 * LIMIT_S:
+            self.wrong.append(f"{topic} about the past")
+        if topic == "face":
+            if event["frame"] <= self._frame[camera]:
+                self.wrong.append(f"frame {event['frame']} after {self._frame[camera]}")
+            self._frame[camera] = event["frame"]
+            for face in event["faces"]:
+                self._check_track(camera, face["track"], face["person"])
+        if topic == "identity":
+            self._check_track(camera, event["track"], event["person"], lost=event["change"] == "lost")
+            self.confirmed += event["change"] == "confirmed"
+        self.counts[topic] += 1
+
+    def _check_track(self, camera: str, track: int, person: str | None, *, lost: bool = False) -> None:
+        self.seen.add((camera, track))
+        if (camera, track) in self.lost:
+            self.wrong.append(f"track {track} came back")
+        if person not in (None, MAN):
+            self.wrong.append(f"track {track} is {person}")
+        if lost:
+            self.lost.add((camera, track))
+
+
+class Running:
+    """A daemon in this process, whose stages can be struck."""
+
+    def __init__(self, config: Config, pack) -> None:
+        self.config = config
+        self.faults = Faults()
+        with Gallery.open(config.gallery_path) as gallery:
+            live = Live(gallery.snapshot(pack.manifest.digest))
+        self.daemon = Daemon(config, pack, live)
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.daemon.run()
+        except Exception as error:
+            self.error = error
+
+    def stage(self, name: str):
+        return self.daemon._stages[name]
+
+    def ask(self, what=None, expect=Status, timeout_s: float = PATIENCE_S):
+        return request(self.config.control_endpoint, what or GetStatus(), expect, timeout_s)
+
+    def wait_for_restart(self, name: str, after: int) -> None:
+        wait_until(lambda: self.daemon.restarts.get(name, 0) > after, f"{name} was not started anew")
+
+    def close(self) -> None:
+        self.daemon.stop()
+        self.faults.end()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+
+
+def configured(folder: Path, pack, more: str = "") -> Config:
+    text = (
+        f'pack = "{pack.path}"\n[[cameras]]\nname = "cabin"\nsource = "{clip()}"\nloop = true\n'
+        f'[gallery]\npath = "{folder}/gallery.db"\n'
+        f'[events]\nendpoint = "ipc://{folder}/e"\nhealth_s = 0.3\n[control]\nendpoint = "ipc://{folder}/c"\n'
+        f"[supervision]\nstall_s = {LIMIT_S}\ndisk_s = {LIMIT_S}\n{more}\n"
+    )
+    return parse(text.encode(), "test.toml")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory, pack, samples) -> Iterator[Running]:
+    """A daemon that knows the man in the clip, and may start stages anew as often as this file wants."""
+    made = Running(configured(tmp_path_factory.mktemp("running"), pack, "restarts = 1000"), pack)
+    wait_until(lambda: made.error or made.daemon.times.frames)
+    assert made.error is None
+    made.ask(Record(name=MAN, seconds=1.0), Recorded)
+    yield made
+    made.close()
+    assert made.error is None
+
+
+@pytest.fixture(scope="module")
+def witness(running) -> Iterator[Witness]:
+    made = Witness(running.config.events_endpoint)
+    made.hears("face", "health")
+    yield made
+    made.close()
+
+
+STAGES = {
+    "publisher": "events",  # a function of the stage in which it is made to stand still
+    "control": "turn",
+    "perception": "run",
+    "health": "_report",
+    "camera cabin": "beat",
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("fault", ["frozen", "killed", "raising"])
+@pytest.mark.parametrize("name", STAGES)
+def test_each_stage_frozen_killed_and_raising_is_started_anew_and_nobody_is_told_wrong(
+    running, witness, name, fault
+):
+    restarts, struck = running.daemon.restarts.get(name, 0), running.stage(name)
+    confirmed, tracks = witness.confirmed, witness.seen.copy()
+    gate = None
+    if fault == "frozen":
+        gate = running.faults.freeze(struck._thread, STAGES[name])
+    else:
+        running.faults.strike(struck._thread, SystemExit if fault == "killed" else RuntimeError)
+    began = time.monotonic()
+    running.wait_for_restart(name, restarts)
+    assert time.monotonic() - began < (LIMIT_S if gate else 0) + 1.0  # the limit, and a busy machine
+
+    witness.hears("face", "health")
+    assert running.ask().health is not None
+    if name == "perception":  # who it is has been decided anew, on tracks of their own
+        wait_until(
+            lambda: tracks <= witness.lost, "the tracks that nobody follows any more were not told as lost"
+        )
+        wait_until(lambda: witness.confirmed > confirmed, "the man was not recognised again")
+
+    if gate:
+        gate.opened.set()  # the one that was given up wakes up, and goes on where it was
+    assert struck.join(PATIENCE_S)
+    witness.hears("face", "health")
+    assert witness.wrong == []
+    assert running.error is None
