@@ -34,7 +34,7 @@ _QUEUE = 256  # readings or events that may wait for the publisher: seconds of w
 _STOP_S = 1.8  # all stages together; systemd and users are promised two seconds
 _TICK_S = 0.1  # how often the stages are looked at
 _STARTING_TICK_S = 0.01  # until they have all been started
-_PARTING_S = 0.5  # how long a stage that is given up may go on with what it is doing
+_PARTING_S = 0.3  # how long a stage that is given up may go on with what it is doing
 
 SINK, RECORDER, READER, SOURCE = range(4)
 """Ranks: see ``Post``."""

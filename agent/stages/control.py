@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,18 +56,18 @@ class ControlStage(Stage):
         self._outbox = outbox
         self._floor = floor
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._open = ExitStack()
+        self._open.callback(self._context.destroy, linger=_LINGER_MS)
         self._desk: _Desk | None = None
 
     def work(self) -> None:
         """Answer and record until told to stop."""
-        door = self._context.socket(zmq.ROUTER)
         try:
+            door = self._context.socket(zmq.ROUTER)
             door.maxmsgsize = control.MAX_REQUEST
             door.rcvhwm = _UNREAD
-            with (
-                Gallery.open(self._config.gallery_path) as gallery,
-                sockets.bound(door, self._config.control_endpoint),
-            ):
+            with Gallery.open(self._config.gallery_path) as gallery:
+                self._open.enter_context(sockets.bound(door, self._config.control_endpoint))
                 self._desk = _Desk(
                     self._config,
                     self._pack_digest,
@@ -78,24 +78,18 @@ class ControlStage(Stage):
                     door,
                     self.acting,
                 )
-                self._serve(self._desk)
+                while not self.stopping.is_set():
+                    self.beat()
+                    self._desk.turn()
         finally:
             with self.acting():
-                self._context.destroy(linger=_LINGER_MS)
+                self.release()
 
     def release(self) -> None:
         """End a recording that is going on, so that nobody waits for its end, and close the socket."""
         if self._desk:
             self._desk.close()
-        self._context.destroy(linger=_LINGER_MS)
-
-    def _serve(self, desk: "_Desk") -> None:
-        try:
-            while not self.stopping.is_set():
-                self.beat()
-                desk.turn()
-        finally:
-            desk.close()
+        self._open.close()
 
 
 @dataclass(frozen=True, slots=True)
