@@ -170,7 +170,7 @@ class CameraStage(Stage):
             news = error != self._error
             self._state, self._error = "failed", error
         if news:  # a camera that stays away is not told at each try
-            log.warning("camera %s: %s", self._camera.name, error)
+            log.warning("camera %s: %s", self._camera.name, error, extra={"camera": self._camera.name})
 
     def _pause(self, seconds: float) -> None:
         """Wait before the next try."""
@@ -194,5 +194,5 @@ class CameraStage(Stage):
                 self._reopened += returned
                 self._state, self._error = "open", None
             if returned:
-                log.info("camera %s delivers again", self._camera.name)
+                log.info("camera %s delivers again", self._camera.name, extra={"camera": self._camera.name})
             return

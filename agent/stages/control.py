@@ -10,10 +10,11 @@ from typing import Literal
 import zmq
 
 from agent import control, sockets
-from agent.config import Config
-from agent.control import ControlError, Done, People, Recorded, Refused, Reply, Request, Status
+from agent.config import Config, ConfigError
+from agent.control import ControlError, Done, People, Recorded, Refused, Reloaded, Reply, Request, Status
 from agent.enrolment import Enrolment
 from agent.events import EnrollmentEvent, Event
+from agent.gallery.matcher import Matcher
 from agent.gallery.store import Gallery
 from agent.gallery.types import GalleryError
 from agent.live import Live
@@ -161,6 +162,8 @@ class _Desk:
             return Refused(code=error.code, message=str(error))
         except GalleryError as error:
             return Refused(code="gallery", message=str(error))
+        except ConfigError as error:
+            return Refused(code="config", message=str(error))
 
     def _answer(self, request: Request, envelope: list[bytes]) -> Reply | None:
         """The reply to a request, or None when it comes later."""
@@ -179,6 +182,10 @@ class _Desk:
                     self._show_gallery()
             case control.ReloadGallery():
                 self._show_gallery()
+            case control.Reload():
+                with self._acting():
+                    change = self._live.reload()
+                return Reloaded(changed=change.changed, waiting=change.waiting)
             case control.ListPeople():
                 return People(people=tuple(self._gallery.people()))
             case control.GetStatus():
@@ -246,9 +253,9 @@ class _Desk:
 
     def _show_gallery(self) -> None:
         """Let perception match against the gallery as it is now."""
-        snapshot = self._gallery.snapshot(self._pack_digest)
+        matcher = Matcher(self._gallery.snapshot(self._pack_digest))
         with self._acting():
-            self._live.snapshot = snapshot
+            self._live.matcher = matcher
 
     def _send(self, envelope: list[bytes], reply: Reply) -> None:
         """Reply; a client that has gone or reads nothing loses it (that is how a ROUTER sends)."""

@@ -19,6 +19,7 @@ from agent.samples import clip
 from tests.integration.faults import Faults
 
 LIMIT_S = 1.5
+BUSY_S = 5.0  # what a busy machine may add to a limit
 PATIENCE_S = 30.0  # for what must happen, however busy the machine
 MAN = "Carl"
 """How the man in the clip is enrolled."""
@@ -183,7 +184,7 @@ def test_each_stage_frozen_killed_and_raising_is_started_anew_and_nobody_is_told
         running.faults.strike(struck._thread, SystemExit if fault == "killed" else RuntimeError)
     began = time.monotonic()
     running.wait_for_restart(name, restarts)
-    assert time.monotonic() - began < (LIMIT_S if gate else 0) + 1.0  # the limit, and a busy machine
+    assert time.monotonic() - began < (LIMIT_S if gate else 0) + BUSY_S
 
     witness.hears("face", "health")
     assert running.ask().health is not None
