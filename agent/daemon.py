@@ -291,7 +291,7 @@ class Daemon:
         if not self.times.frames:
             errors = [error for camera in self.cameras if (error := camera.health().error)]
             return ("; ".join(errors) or "waiting for the first frame") + waiting
-        return f"{self.times.fps:.1f} frames a second{waiting}"
+        return f"rung {self.times.rung}, {self.times.fps:.1f} frames a second{waiting}"
 
     def _finished(self) -> bool:
         """Every camera has ended and every frame been read; raises DaemonError where none can ever deliver."""
