@@ -2,6 +2,7 @@
 
 import ctypes
 import threading
+import time
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -29,8 +30,12 @@ class Faults:
         return gate
 
     def strike(self, thread: threading.Thread, error: type[BaseException]) -> None:
-        """Raise an error in the thread, wherever it is."""
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(error))
+        """Raise an error in the thread, wherever it is, until it ends: some code swallows what it does not expect."""
+        deadline = time.monotonic() + 20
+        while thread.is_alive():
+            assert time.monotonic() < deadline, f"{thread.name} survives"
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(error))
+            thread.join(2)
 
     def end(self) -> None:
         """Let everything go on, and strike no more."""

@@ -1,5 +1,7 @@
 """Whatever happens to a stage, it is found in time and started anew, and nobody is told anything wrong meanwhile."""
 
+import socket
+import sqlite3
 import threading
 import time
 from collections import defaultdict
@@ -11,8 +13,18 @@ import pytest
 import zmq
 
 from agent.config import Config, parse
-from agent.control import GetStatus, Record, Recorded, Status, request
-from agent.daemon import Daemon
+from agent.control import (
+    ControlError,
+    GetStatus,
+    ListPeople,
+    People,
+    Record,
+    Recorded,
+    Status,
+    daemon_listens,
+    request,
+)
+from agent.daemon import Daemon, DaemonError
 from agent.gallery.store import Gallery
 from agent.live import Live
 from agent.samples import clip
@@ -118,23 +130,46 @@ class Running:
         return self.daemon._stages[name]
 
     def ask(self, what=None, expect=Status, timeout_s: float = PATIENCE_S):
+        wait_until(lambda: daemon_listens(self.config.control_endpoint), "nobody listens")
         return request(self.config.control_endpoint, what or GetStatus(), expect, timeout_s)
 
     def wait_for_restart(self, name: str, after: int) -> None:
         wait_until(lambda: self.daemon.restarts.get(name, 0) > after, f"{name} was not started anew")
 
+    def wait_for_end(self) -> None:
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), "it did not end"
+
     def close(self) -> None:
         self.daemon.stop()
         self.faults.end()
-        self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive()
+        self.wait_for_end()
+        for stage in (*self.daemon._stages.values(), *self.daemon._given_up):
+            assert stage.join(PATIENCE_S), f"{stage.name} never woke up"
 
 
-def configured(folder: Path, pack, more: str = "") -> Config:
+class Client(threading.Thread):
+    """Somebody who asks the daemon for something, and waits."""
+
+    def __init__(self, running: Running, what, expect) -> None:
+        super().__init__()
+        self.refused: str | None = None
+        self._ask = lambda: running.ask(what, expect)
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._ask()
+        except ControlError as error:
+            self.refused = error.code
+
+
+def configured(folder: Path, pack, more: str = "", events: str = "", control: str = "") -> Config:
     text = (
         f'pack = "{pack.path}"\n[[cameras]]\nname = "cabin"\nsource = "{clip()}"\nloop = true\n'
         f'[gallery]\npath = "{folder}/gallery.db"\n'
-        f'[events]\nendpoint = "ipc://{folder}/e"\nhealth_s = 0.3\n[control]\nendpoint = "ipc://{folder}/c"\n'
+        f'[events]\nendpoint = "{events or f"ipc://{folder}/e"}"\nhealth_s = 0.3\n'
+        f'[control]\nendpoint = "{control or f"ipc://{folder}/c"}"\n'
         f"[supervision]\nstall_s = {LIMIT_S}\ndisk_s = {LIMIT_S}\n{more}\n"
     )
     return parse(text.encode(), "test.toml")
@@ -160,6 +195,7 @@ def witness(running) -> Iterator[Witness]:
     made.close()
 
 
+DOORS = ("publisher", "control")
 STAGES = {
     "publisher": "events",  # a function of the stage in which it is made to stand still
     "control": "turn",
@@ -199,4 +235,94 @@ def test_each_stage_frozen_killed_and_raising_is_started_anew_and_nobody_is_told
     assert struck.join(PATIENCE_S)
     witness.hears("face", "health")
     assert witness.wrong == []
+    assert running.error is None
+
+
+@pytest.fixture
+def start(tmp_path, pack, samples) -> Iterator[Callable[..., Running]]:
+    """Starts a daemon with sockets of its own, and sees that it ends."""
+    started: list[Running] = []
+
+    def make(events: str = "", control: str = "") -> Running:
+        made = Running(configured(tmp_path, pack, events=events, control=control), pack)
+        started.append(made)
+        wait_until(lambda: made.error or made.daemon.times.frames)
+        assert made.error is None
+        return made
+
+    yield make
+    for each in started:
+        each.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        return door.getsockname()[1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_sixth_failure_within_a_minute_ends_the_daemon(start):
+    running = start()
+    for restarts in range(5):
+        wait_until(lambda: running.stage("health").beaten)
+        running.faults.strike(running.stage("health")._thread, RuntimeError)
+        running.wait_for_restart("health", restarts)
+    running.faults.strike(running.stage("camera cabin")._thread, SystemExit)
+    running.wait_for_end()
+    assert isinstance(running.error, DaemonError)
+    assert "stage camera cabin failed" in str(running.error)
+    assert "5 times within 60 s" in str(running.error)
+
+
+def test_subscribers_and_clients_on_a_network_come_back_to_the_new_stage_too(start):
+    running = start(events=f"tcp://127.0.0.1:{free_port()}", control=f"tcp://127.0.0.1:{free_port()}")
+    witness = Witness(running.config.events_endpoint)
+    try:
+        witness.hears("face", "health")
+        gates = [running.faults.freeze(running.stage(name)._thread, STAGES[name]) for name in DOORS]
+        for name in DOORS:
+            running.wait_for_restart(name, 0)
+        witness.hears("face", "health")
+        assert running.ask().health is not None
+        for gate in gates:
+            gate.opened.set()
+        witness.hears("face", "health")
+        assert running.ask().health is not None
+        assert witness.wrong == []
+    finally:
+        witness.close()
+
+
+def test_who_is_being_recorded_when_the_control_stage_hangs_is_told_that_it_is_over(start):
+    running = start()
+    client = Client(running, Record(name="Half", seconds=20.0), Recorded)
+    wait_until(running.daemon._live.recording.is_set)
+    running.faults.freeze(running.stage("control")._thread, "turn")
+    client.join(PATIENCE_S)
+    assert client.refused == "stopping"
+    wait_until(lambda: not running.daemon._live.recording.is_set())
+    assert running.ask(ListPeople(), People).people == ()
+
+
+def test_a_stage_that_hangs_while_it_writes_the_gallery_ends_the_daemon_and_nothing_is_half_written(start):
+    running = start()
+    client = Client(running, Record(name=MAN, seconds=1.0), Recorded)
+    gate = running.faults.freeze(running.stage("control")._thread, "_row")  # in the middle of the transaction
+    running.wait_for_end()
+    assert "stage control has shown no sign of life" in str(running.error)
+    assert "only a new process can help" in str(running.error)
+    with sqlite3.connect(running.config.gallery_path) as database:
+        assert database.execute("SELECT count(*) FROM people").fetchone() == (0,)
+    gate.opened.set()
+    client.join(PATIENCE_S)
+
+
+@pytest.mark.parametrize("name", ["perception", "publisher"])
+def test_a_stage_that_hangs_does_not_hold_up_the_end(start, name):
+    running = start()
+    running.faults.freeze(running.stage(name)._thread, STAGES[name])
+    began = time.monotonic()
+    running.daemon.stop()
+    running.wait_for_end()
+    assert time.monotonic() - began < 2.0 + BUSY_S
     assert running.error is None
