@@ -284,6 +284,14 @@ class Supervision(_Table, frozen=True):
     ] = 60.0
 
 
+class Log(_Table, frozen=True):
+    """What is logged: to the journal where systemd has started the agent, else to the standard error output."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least that is logged.")
+    ] = "info"
+
+
 class Gate(_Table, frozen=True):
     """What an engine may differ from FP32 on ONNX Runtime and still go live. Losses are shares: 0.01 is a point."""
 
@@ -351,6 +359,7 @@ class Config(_Table, frozen=True):
     control: Control = field(default_factory=Control)
     freshness: Freshness = field(default_factory=Freshness)
     supervision: Supervision = field(default_factory=Supervision)
+    log: Log = field(default_factory=Log)
     gate: Gate = field(default_factory=Gate)
 
     def __post_init__(self) -> None:

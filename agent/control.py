@@ -93,12 +93,24 @@ class ReloadGallery(_Request, frozen=True, tag="gallery.reload"):
     """Read the gallery again: another process has changed it. The reply is ``Done``."""
 
 
+class Reload(_Request, frozen=True, tag="reload"):
+    """Read the configuration again. The reply is ``Reloaded``."""
+
+
 class GetStatus(_Request, frozen=True, tag="status"):
     """How the daemon is. The reply is ``Status``."""
 
 
 Request = (
-    Record | Cancel | ListPeople | DeletePerson | RenamePerson | RejectPerson | ReloadGallery | GetStatus
+    Record
+    | Cancel
+    | ListPeople
+    | DeletePerson
+    | RenamePerson
+    | RejectPerson
+    | ReloadGallery
+    | Reload
+    | GetStatus
 )
 
 
@@ -120,8 +132,8 @@ class Refused(_Reply, frozen=True, tag="refused"):
     """It is not done.
 
     Attributes:
-        code: ``bad_request``, ``busy`` (a recording is going on), ``no_camera``, ``gallery``, ``cancelled``,
-            ``stopping``, or a code of ``agent.enrolment.Refusal`` or ``agent.rejection.Rejection``.
+        code: ``bad_request``, ``busy`` (a recording is going on), ``no_camera``, ``gallery``, ``config``,
+            ``cancelled``, ``stopping``, or a code of ``agent.enrolment.Refusal`` or ``agent.rejection.Rejection``.
         message: the same for people, with the remedy.
     """
 
@@ -149,6 +161,18 @@ class People(_Reply, frozen=True, tag="people"):
     people: tuple[Person, ...]
 
 
+class Reloaded(_Reply, frozen=True, tag="reloaded"):
+    """The configuration was read again.
+
+    Attributes:
+        changed: keys that have changed and are in force now.
+        waiting: keys that differ from what the daemon was started with, and need a restart.
+    """
+
+    changed: tuple[str, ...]
+    waiting: tuple[str, ...]
+
+
 class Status(_Reply, frozen=True, tag="status"):
     """How the daemon is.
 
@@ -163,8 +187,8 @@ class Status(_Reply, frozen=True, tag="status"):
     health: HealthEvent | None
 
 
-Reply = Done | Refused | Recorded | People | Status
-R = TypeVar("R", Done, Recorded, People, Status)
+Reply = Done | Refused | Recorded | People | Reloaded | Status
+R = TypeVar("R", Done, Recorded, People, Reloaded, Status)
 
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _replies: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)

@@ -1,5 +1,6 @@
 """The daemon: the table of stages, started, watched, started anew and stopped in order."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import cv2
 
+from agent import logs
 from agent.config import Camera, Config, ConfigError
 from agent.enrolment import agreement_floor
 from agent.events import Event
@@ -17,6 +19,7 @@ from agent.live import Live
 from agent.mailbox import Mailbox
 from agent.notify import Notifier
 from agent.perception.types import Frame, Reading
+from agent.reload import Reloader
 from agent.stage import Stage
 from agent.stages.camera import CameraStage
 from agent.stages.control import ControlStage
@@ -34,7 +37,7 @@ _QUEUE = 256  # readings or events that may wait for the publisher: seconds of w
 _STOP_S = 1.8  # all stages together; systemd and users are promised two seconds
 _TICK_S = 0.1  # how often the stages are looked at
 _STARTING_TICK_S = 0.01  # until they have all been started
-_PARTING_S = 0.5  # how long a stage that is given up may go on with what it is doing
+_PARTING_S = 0.3  # how long a stage that is given up may go on with what it is doing
 
 SINK, RECORDER, READER, SOURCE = range(4)
 """Ranks: see ``Post``."""
@@ -73,6 +76,7 @@ class Daemon:
         live: Live,
         watch: Mailbox[Reading] | None = None,
         notifier: Notifier | None = None,
+        read: Callable[[], Config] | None = None,
     ) -> None:
         """Lay out the stages; nothing runs yet.
 
@@ -82,6 +86,7 @@ class Daemon:
             live: what stages share; its snapshot is the gallery as it is now.
             watch: gets every reading too, for a display.
             notifier: tells the service manager how the daemon is.
+            read: gives the configuration as it is later, when the daemon is told to read it again.
 
         Raises:
             ConfigError: no camera is configured.
@@ -102,6 +107,9 @@ class Daemon:
         live.config = config
         self._notifier = notifier or Notifier()
         self._stopping = threading.Event()
+        self._reloading = threading.Event()
+        self._reloader = Reloader(read or (lambda: config), live)
+        live.reload = self._reloader.reload
         self._supervisor = Supervisor(config.supervision)
 
         self._arrival = threading.Condition()
@@ -171,7 +179,8 @@ class Daemon:
     def notes(self) -> tuple[str, ...]:
         """What a person should know of how the daemon runs."""
         perception = self._stages.get("perception")
-        return perception.notes if isinstance(perception, PerceptionStage) else ()
+        notes = perception.notes if isinstance(perception, PerceptionStage) else ()
+        return (*notes, *self._reloader.problems())
 
     def dropped_frames(self) -> int:
         """Frames of all cameras that were replaced by a newer one before they were looked at."""
@@ -180,6 +189,10 @@ class Daemon:
     def stop(self) -> None:
         """Ask the daemon to end; may be called from a signal handler."""
         self._stopping.set()
+
+    def reload(self) -> None:
+        """Ask the daemon to read its configuration again; may be called from a signal handler."""
+        self._reloading.set()
 
     def run(self) -> None:
         """Run until ``stop`` is called or every camera has ended; then stop all stages within two seconds.
@@ -191,6 +204,7 @@ class Daemon:
         try:
             while not self._stopping.is_set() and not self._finished():
                 self._start()
+                self._reload()
                 well = self._supervise(time.monotonic())
                 self._notifier.tell(
                     time.monotonic(), ready=self.times.frames > 0, well=well, status=self._status()
@@ -211,6 +225,19 @@ class Daemon:
             stage = post.make(None)
             self._stages[post.name] = stage
             stage.start()
+
+    def _reload(self) -> None:
+        """Read the configuration again if that was asked for, and take over what concerns the daemon itself."""
+        if self._reloading.is_set():
+            self._reloading.clear()
+            self._notifier.reloading()
+            with contextlib.suppress(ConfigError):  # it was logged, and health says so
+                self._reloader.reload()
+            self._notifier.reloaded()
+        if self._config is not self._live.config:
+            self._config = self._live.config
+            self._supervisor.settings = self._config.supervision
+            logs.set_level(self._config.log.level)
 
     def _supervise(self, now: float) -> bool:
         """Look at every stage, and start anew what is not well; True if nothing was wrong.
@@ -260,10 +287,11 @@ class Daemon:
 
     def _status(self) -> str:
         """How the daemon is, in a few words."""
+        waiting = "; a new configuration waits for a restart" if self._reloader.waiting else ""
         if not self.times.frames:
             errors = [error for camera in self.cameras if (error := camera.health().error)]
-            return "; ".join(errors) or "waiting for the first frame"
-        return f"{self.times.fps:.1f} frames a second"
+            return ("; ".join(errors) or "waiting for the first frame") + waiting
+        return f"rung {self.times.rung}, {self.times.fps:.1f} frames a second{waiting}"
 
     def _finished(self) -> bool:
         """Every camera has ended and every frame been read; raises DaemonError where none can ever deliver."""

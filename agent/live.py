@@ -1,8 +1,10 @@
 """What the threads of the daemon share besides their mailboxes."""
 
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from agent.config import Config
+from agent.config import Config, ConfigError
 from agent.events import HealthEvent
 from agent.gallery.matcher import Matcher
 from agent.gallery.types import Snapshot
@@ -12,13 +14,29 @@ from agent.perception.types import Reading
 _UNREAD = 16  # readings that may wait for the control stage, which takes them every few milliseconds
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of a new configuration.
+
+    Attributes:
+        config: in force from now on.
+        changed: keys that have changed and take effect.
+        waiting: keys that differ from what the daemon was started with, and need a restart.
+    """
+
+    config: Config
+    changed: tuple[str, ...]
+    waiting: tuple[str, ...]
+
+
 class Live:
     """The state of the running agent. Values are immutable and replaced by assignment, so no reader needs a lock.
 
     Attributes:
         matcher: says who it is, from ``snapshot``.
         health: the newest health event; None before the first. Written by the health stage.
-        config: the configuration in force. Written by the daemon when it is read again.
+        config: the configuration in force. Written by ``reload``.
+        reload: reads the configuration again; see ``agent.reload``. Set by the daemon.
         recording: set while the control stage wants ``readings``, in which every face has been looked at.
         readings: filled by the perception stage while ``recording`` is set.
     """
@@ -26,16 +44,16 @@ class Live:
     def __init__(self, snapshot: Snapshot, config: Config | None = None) -> None:
         self.matcher = Matcher(snapshot)
         self.config = config or Config()
+        self.reload: Callable[[], Change] = _nothing_to_read
         self.health: HealthEvent | None = None
         self.recording = threading.Event()
         self.readings = Mailbox[Reading](_UNREAD)
 
     @property
     def snapshot(self) -> Snapshot:
-        """The gallery that faces are matched against. Written by the control stage."""
+        """The gallery that faces are matched against."""
         return self.matcher.snapshot
 
-    @snapshot.setter
-    def snapshot(self, snapshot: Snapshot) -> None:
-        # Made here, in the writer's thread: for a large gallery it takes seconds, which no frame may wait for.
-        self.matcher = Matcher(snapshot)
+
+def _nothing_to_read() -> Change:
+    raise ConfigError("there is no configuration that could be read again")

@@ -43,9 +43,7 @@ def bound(socket: zmq.Socket[bytes], endpoint: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if (
-            path is not None and not socket.closed
-        ):  # if it is, another stage has taken our place: the file is its own
+        if path is not None:
             path.unlink(missing_ok=True)
 
 

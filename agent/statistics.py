@@ -48,6 +48,7 @@ class FrameTimes:
         self._stage_ms: dict[str, _Ring] = {}
         self.frames = 0
         self.faces = 0
+        self.rung = 0
         self.total_ms = 0.0
         self.engine_ms = 0.0
 
@@ -60,6 +61,7 @@ class FrameTimes:
                 self._stage_ms.setdefault(step, _Ring()).add(ms)
             self.frames += 1
             self.faces += len(reading.faces)
+            self.rung = reading.rung
             self.total_ms += reading.total_ms
             self.engine_ms += reading.engine_ms
 

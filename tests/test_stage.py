@@ -16,14 +16,15 @@ class Broken(Stage):
 
 def test_a_stage_beats_until_it_is_told_to_stop():
     stage = Counting("counting")
-    before = stage.beaten
     assert not stage.alive
+    assert stage.beaten is None
     stage.start()
     assert stage.alive
     assert not stage.join(0.1)
     stage.stop()
     assert stage.join(5)
-    assert stage.beaten > before
+    assert stage.beaten > stage.started
+    assert stage.ended
     assert stage.failure is None
 
 

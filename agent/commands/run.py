@@ -1,7 +1,7 @@
 """``cabinsense run``: the daemon, with a live table when a person is watching."""
 
-import logging
 import signal
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +10,8 @@ from agent import blas
 from agent.commands.config import FileOption
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from agent.config import Config
@@ -31,34 +33,39 @@ def run(
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
-    """Run the agent until its cameras end, or until SIGTERM or Ctrl-C."""
+    """Run the agent until its cameras end, or until SIGTERM or Ctrl-C.
+
+    SIGHUP reads the configuration again, unless a person is watching in a terminal: then it ends the agent.
+    """
     blas.use_one_thread()
     from rich.console import Console
-    from rich.logging import RichHandler
 
+    from agent import logs
     from agent.config import load
     from agent.gallery.owner import owned
 
     if source and sample:
         raise typer.BadParameter("--sample and --source exclude each other")
+
+    def read() -> "Config":
+        return _as_asked(load(config), source or [], sample=sample, verbose=verbose)
+
     console = Console()
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
-    )
-    settings = _with_sources(load(config), source or [], sample)
+    settings = read()
+    logs.configure(settings.log.level)
     with owned(settings.gallery_path):
-        _run(settings, console, console.is_terminal if table is None else table)
+        _run(settings, read, console, console.is_terminal if table is None else table)
 
 
-def _with_sources(config: "Config", sources: list[str], sample: bool) -> "Config":
-    """The configuration with its cameras replaced by what the command line names."""
+def _as_asked(config: "Config", sources: list[str], *, sample: bool, verbose: bool) -> "Config":
+    """The configuration with its cameras and its level of logging replaced by what the command line names."""
     import msgspec
 
-    from agent.config import MOST_CAMERAS, Camera
+    from agent.config import MOST_CAMERAS, Camera, Log
     from agent.samples import clip
 
+    if verbose:
+        config = msgspec.structs.replace(config, log=Log(level="debug"))
     if sample:
         return msgspec.structs.replace(config, cameras=(Camera(name="sample", source=str(clip())),))
     if sources:
@@ -73,8 +80,8 @@ def _with_sources(config: "Config", sources: list[str], sample: bool) -> "Config
     return config
 
 
-def _run(config: "Config", console: "Console", show_table: bool) -> None:
-    from agent import upkeep
+def _run(config: "Config", read: "Callable[[], Config]", console: "Console", show_table: bool) -> None:
+    from agent import logs, upkeep
     from agent.commands.display import Screen
     from agent.daemon import Daemon
     from agent.live import Live
@@ -86,10 +93,15 @@ def _run(config: "Config", console: "Console", show_table: bool) -> None:
     pack = packs.verify(config.pack_path)
     with upkeep.opened(config) as gallery:
         live = Live(gallery.snapshot(pack.manifest.digest))
-    watch = Mailbox[Reading](_WATCHED)
-    daemon = Daemon(config, pack, live, watch, Notifier.from_environment())
+    # The journal keeps what is printed, and is not to keep who was seen.
+    watch = None if logs.is_journal(sys.stdout) else Mailbox[Reading](_WATCHED)
+    daemon = Daemon(config, pack, live, watch, Notifier.from_environment(), read)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
+    signal.signal(signal.SIGHUP, lambda *_: daemon.stop() if console.is_terminal else daemon.reload())
+    if watch is None:
+        daemon.run()
+        return
     screen = Screen(console, watch, daemon.times, daemon.dropped_frames, show_table=show_table)
     screen.start()
     try:

@@ -127,6 +127,7 @@ class CameraStage(Stage):
         """Read, and open again what fails, until told to stop or a recording ends."""
         wait = _FIRST_WAIT_S
         while not self.stopping.is_set():
+            self.beat()
             reader = self._reader = _Reader(self._camera, self._deliver)
             reader.start()
             self._follow(reader)
@@ -184,7 +185,7 @@ class CameraStage(Stage):
             self._state, self._error = "failed", error
             self._sight = Sight()
         if news:  # a camera that stays away is not told at each try
-            log.warning("camera %s: %s", self._camera.name, error)
+            log.warning("camera %s: %s", self._camera.name, error, extra={"camera": self._camera.name})
 
     def _pause(self, seconds: float) -> None:
         """Wait before the next try."""
@@ -214,13 +215,14 @@ class CameraStage(Stage):
                 self._reopened += returned
                 self._state, self._error = "open", None
             if returned:
-                log.info("camera %s delivers again", self._camera.name)
+                log.info("camera %s delivers again", self._camera.name, extra={"camera": self._camera.name})
             if before.view != sight.view:
                 self._tell(sight)
             return
 
     def _tell(self, sight: Sight) -> None:
         if sight.view == "clear":
-            log.info("camera %s sees clearly again", self._camera.name)
+            log.info("camera %s sees clearly again", self._camera.name, extra={"camera": self._camera.name})
         else:
-            log.warning("camera %s: %s", self._camera.name, ADVICE[sight.view])
+            message = ADVICE[sight.view]
+            log.warning("camera %s: %s", self._camera.name, message, extra={"camera": self._camera.name})

@@ -3,17 +3,18 @@
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
 import zmq
 
 from agent import control, sockets
-from agent.config import Config
-from agent.control import ControlError, Done, People, Recorded, Refused, Reply, Request, Status
+from agent.config import Config, ConfigError
+from agent.control import ControlError, Done, People, Recorded, Refused, Reloaded, Reply, Request, Status
 from agent.enrolment import Enrolment
 from agent.events import EnrollmentEvent, Event
+from agent.gallery.matcher import Matcher
 from agent.gallery.store import Gallery
 from agent.gallery.types import GalleryError
 from agent.live import Live
@@ -57,18 +58,18 @@ class ControlStage(Stage):
         self._outbox = outbox
         self._floor = floor
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._open = ExitStack()
+        self._open.callback(self._context.destroy, linger=_LINGER_MS)
         self._desk: _Desk | None = None
 
     def work(self) -> None:
         """Answer and record until told to stop."""
-        door = self._context.socket(zmq.ROUTER)
         try:
+            door = self._context.socket(zmq.ROUTER)
             door.maxmsgsize = control.MAX_REQUEST
             door.rcvhwm = _UNREAD
-            with (
-                Gallery.open(self._config.gallery_path, key=self._config.gallery_key_path) as gallery,
-                sockets.bound(door, self._config.control_endpoint),
-            ):
+            with Gallery.open(self._config.gallery_path, key=self._config.gallery_key_path) as gallery:
+                self._open.enter_context(sockets.bound(door, self._config.control_endpoint))
                 self._desk = _Desk(
                     self._config,
                     self._pack_digest,
@@ -79,24 +80,18 @@ class ControlStage(Stage):
                     door,
                     self.acting,
                 )
-                self._serve(self._desk)
+                while not self.stopping.is_set():
+                    self.beat()
+                    self._desk.turn()
         finally:
             with self.acting():
-                self._context.destroy(linger=_LINGER_MS)
+                self.release()
 
     def release(self) -> None:
         """End a recording that is going on, so that nobody waits for its end, and close the socket."""
         if self._desk:
             self._desk.close()
-        self._context.destroy(linger=_LINGER_MS)
-
-    def _serve(self, desk: "_Desk") -> None:
-        try:
-            while not self.stopping.is_set():
-                self.beat()
-                desk.turn()
-        finally:
-            desk.close()
+        self._open.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +170,8 @@ class _Desk:
             return Refused(code=error.code, message=str(error))
         except GalleryError as error:
             return Refused(code="gallery", message=str(error))
+        except ConfigError as error:
+            return Refused(code="config", message=str(error))
 
     def _answer(self, request: Request, envelope: list[bytes]) -> Reply | None:
         """The reply to a request, or None when it comes later."""
@@ -200,6 +197,10 @@ class _Desk:
                 return None
             case control.ReloadGallery():
                 self._show_gallery()
+            case control.Reload():
+                with self._acting():
+                    change = self._live.reload()
+                return Reloaded(changed=change.changed, waiting=change.waiting)
             case control.ListPeople():
                 return People(people=tuple(self._gallery.people()))
             case control.GetStatus():
@@ -313,9 +314,9 @@ class _Desk:
 
     def _show_gallery(self) -> None:
         """Let perception match against the gallery as it is now."""
-        snapshot = self._gallery.snapshot(self._pack_digest)
+        matcher = Matcher(self._gallery.snapshot(self._pack_digest))
         with self._acting():
-            self._live.snapshot = snapshot
+            self._live.matcher = matcher
 
     def _send(self, envelope: list[bytes], reply: Reply) -> None:
         """Reply; a client that has gone or reads nothing loses it (that is how a ROUTER sends)."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from agent.config import Config
+from agent.gallery.matcher import Matcher
 from agent.live import Live
 from agent.mailbox import Mailbox, take_any
 from agent.networks import load
@@ -69,13 +70,16 @@ class PerceptionStage(Stage):
         networks = load(self._pack, self._config)
         try:
             self.notes = networks.notes
-            self._chain = Chain(networks, self._live.config, time.monotonic, self._first_tracks)
-            self._read(self._chain)
+            config = self._live.config
+            self._chain = Chain(networks, config, time.monotonic, self._first_tracks)
+            self._read(self._chain, config)
         finally:
             networks.close()
 
-    def _read(self, chain: Chain) -> None:
-        matcher, config = self._live.matcher, self._live.config
+    def _read(self, chain: Chain, config: Config) -> None:
+        newest = self._live.matcher
+        # A matcher is asked by one thread only, and the one that was given up may have woken up.
+        matcher = Matcher(newest.snapshot) if self._first_tracks else newest
         while not self.stopping.is_set():
             self.beat()
             frame = take_any(self._boxes, self._arrival, timeout=0.1)
@@ -85,8 +89,8 @@ class PerceptionStage(Stage):
             self._end_silent(chain, config.tracking.lost_s)
             if frame is None:
                 continue
-            if matcher is not self._live.matcher:
-                matcher = self._live.matcher
+            if newest is not self._live.matcher:
+                newest = matcher = self._live.matcher
                 chain.forget_identities()
             threshold = config.identity.threshold
             if threshold is None:

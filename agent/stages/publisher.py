@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
@@ -51,6 +52,8 @@ class PublisherStage(Stage):
         self._arrival = outbox.arrival
         self._counts: Counter[bytes] = before._counts.copy() if before else Counter()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._open = ExitStack()
+        self._open.callback(self._context.destroy, linger=_FLUSH_MS)
 
     @property
     def dropped(self) -> int:
@@ -59,22 +62,22 @@ class PublisherStage(Stage):
 
     def work(self) -> None:
         """Publish until told to stop; what had come in by then still goes out."""
-        socket = self._context.socket(zmq.PUB)
         try:
+            socket = self._context.socket(zmq.PUB)
             socket.set(zmq.SNDHWM, self._queue)
-            with sockets.bound(socket, self._endpoint):
-                while not self.stopping.is_set():
-                    self.beat()
-                    self._publish(socket, take_any(self._boxes, self._arrival, timeout=0.2))
-                for _ in range(sum(map(len, self._boxes))):
-                    self._publish(socket, take_any(self._boxes, self._arrival, timeout=0))
+            self._open.enter_context(sockets.bound(socket, self._endpoint))
+            while not self.stopping.is_set():
+                self.beat()
+                self._publish(socket, take_any(self._boxes, self._arrival, timeout=0.2))
+            for _ in range(sum(map(len, self._boxes))):
+                self._publish(socket, take_any(self._boxes, self._arrival, timeout=0))
         finally:
             with self.acting():
-                self._context.destroy(linger=_FLUSH_MS)
+                self.release()
 
     def release(self) -> None:
         """Close the socket, so that subscribers turn to the one that comes."""
-        self._context.destroy(linger=0)
+        self._open.close()
 
     def _publish(self, socket: zmq.Socket[bytes], item: Reading | Event | None) -> None:
         """Send all events of one item; one part names the topic, the other holds the event."""

@@ -39,10 +39,10 @@ class Agent:
             check=False,
         )
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self.command(*arguments),
-            env=self.environment(),
+            env=self.environment() | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -78,9 +78,11 @@ def daemon(agent, looped_clip) -> Iterator[Callable[..., subprocess.Popen[str]]]
     """Starts daemons and makes sure that none outlives the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*cameras: str, more: str = "", arguments: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    def start(
+        *cameras: str, more: str = "", arguments: tuple[str, ...] = (), **variables: str
+    ) -> subprocess.Popen[str]:
         agent.configure(*(cameras or (looped_clip,)), more=more)
-        process = agent.start("run", "--no-table", *arguments)
+        process = agent.start("run", "--no-table", *arguments, **variables)
         started.append(process)
         return process
 

@@ -82,7 +82,9 @@ class Machine:
             except TimeoutError:
                 line = b""
         if not line:
-            raise MachineError(f"no reply to {command!r} within {seconds:.0f} s; the console:\n{self._console()}")
+            raise MachineError(
+                f"no reply to {command!r} within {seconds:.0f} s; the console:\n{self._console()}"
+            )
         reply = json.loads(line)
         return Done(reply["status"], reply["output"])
 
@@ -129,7 +131,14 @@ class Machine:
             *("-accel", "tcg,tb-size=512", "-icount", "shift=0,sleep=on", "-rtc", "clock=vm"),
             *("-M", "q35", "-cpu", "Nehalem", "-m", str(_MEMORY_MB), "-nodefaults", "-no-user-config"),
             *("-display", "none", "-no-reboot", "-nic", "none"),
-            *("-kernel", str(self._guest / "vmlinux"), "-initrd", str(self._guest / "initrd"), "-append", _KERNEL),
+            *(
+                "-kernel",
+                str(self._guest / "vmlinux"),
+                "-initrd",
+                str(self._guest / "initrd"),
+                "-append",
+                _KERNEL,
+            ),
             *("-serial", f"file:{self._folder / f'console-{self.boots}.log'}"),
             *("-drive", f"file={self._disk},format=qcow2,if=virtio,cache=writeback"),
             *("-drive", f"file={self._payload},format=raw,if=virtio,readonly=on"),
