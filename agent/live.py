@@ -19,6 +19,7 @@ class Live:
         matcher: answers from ``snapshot``. Only the perception stage asks it.
         health: the newest health event; None before the first. Written by the health stage.
         config: the configuration in force. Written by the daemon when it is read again.
+        budget_share: how much of the latency budget to plan with, 0 to 1. Written by the health stage.
         recording: set while the control stage wants ``readings``, in which every face has been looked at.
         readings: filled by the perception stage while ``recording`` is set.
     """
@@ -27,6 +28,7 @@ class Live:
         self.matcher = Matcher(snapshot)
         self.config = config or Config()
         self.health: HealthEvent | None = None
+        self.budget_share = 1.0
         self.recording = threading.Event()
         self.readings = Mailbox[Reading](_UNREAD)
 

@@ -136,6 +136,7 @@ def _face_event(reading: Reading, origin: Origin) -> FaceEvent:
         stage_ms={step: round(ms, 3) for step, ms in reading.stage_ms.items()},
         total_ms=round(reading.total_ms, 3),
         rung=reading.rung,
+        late=reading.late,
     )
 
 

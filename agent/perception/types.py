@@ -164,7 +164,8 @@ class Reading:
         stage_ms: milliseconds spent in each step.
         total_ms: milliseconds from the start of perception to its end.
         engine_ms: milliseconds of ``total_ms`` spent inside the engines.
-        rung: the step of the budget's ladder in force; 0 is everything.
+        rung: what was left out of it, a step of the budget's ladder; 0 is nothing.
+        late: it took longer than the budget allows.
         valid: the verdicts are about this frame; false for input too old to trust.
     """
 
@@ -175,4 +176,5 @@ class Reading:
     total_ms: float = 0.0
     engine_ms: float = 0.0
     rung: int = 0
+    late: bool = False
     valid: bool = True

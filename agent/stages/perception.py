@@ -92,6 +92,7 @@ class PerceptionStage(Stage):
             if threshold is None:
                 threshold = self._pack.manifest.face.threshold
             ask = partial(matcher.match, threshold=threshold, margin=config.identity.margin)
+            chain.budget.ease(self._live.budget_share)
             recording = self._live.recording.is_set()
             reading = chain.process(frame, ask, look_always=recording)
             self._hand_on(reading, recording=recording)
