@@ -60,7 +60,7 @@ def measure(config: Config, source: str, frames: int, warm_up: int, console: Con
     """
     cv2.setNumThreads(1)
     pack = packs.verify(config.pack_path)
-    networks = load(pack, config)
+    networks = load(pack, config, coarse=config.budget.frame_ms > 0)
     chain = Chain(networks, config, time.monotonic)
     ask = partial(match, snapshot=Snapshot(), threshold=1.0, margin=0.0)
     times = FrameTimes()

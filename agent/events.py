@@ -93,8 +93,8 @@ class FaceEvent(Event, frozen=True, kw_only=True, tag="face", tag_field="topic")
     rung: Annotated[
         int,
         Meta(
-            description="What was left out to keep the budget, 0 to 4; 0 is nothing. Each step leaves out what those "
-            "below it do, and more: see docs/budget.md."
+            description="Step of the budget's ladder in force, 0 to 5: 0 leaves nothing out, each step leaves out more "
+            "than the one below it. See docs/budget.md."
         ),
     ]
     late: Annotated[bool, Meta(description="The frame took longer than `budget.frame_ms`.")] = False

@@ -56,7 +56,7 @@ class FrameTimes:
         self._at = _Ring()
         self._frame_ms = _Ring()
         self._late = _Ring()
-        self._rung = _Ring()
+        self._blind = _Ring()
         self._stage_ms: dict[str, _Ring] = {}
         self.frames = 0
         self.faces = 0
@@ -71,7 +71,7 @@ class FrameTimes:
             self._at.add(time.monotonic())
             self._frame_ms.add(reading.total_ms)
             self._late.add(reading.late)
-            self._rung.add(reading.rung)
+            self._blind.add("detect" not in reading.stage_ms)
             for step, ms in reading.stage_ms.items():
                 self._stage_ms.setdefault(step, _Ring()).add(ms)
             self.frames += 1
@@ -106,12 +106,12 @@ class FrameTimes:
             at, late = self._at.values(), self._late.values()
         return int(late[at >= time.monotonic() - seconds].sum())
 
-    def share_at(self, rung: int, seconds: float) -> float:
-        """Share of the frames of the last ``seconds`` that were read on this rung, 0 to 1."""
+    def blind(self, seconds: float = float("inf")) -> float:
+        """Share of the frames of the last ``seconds`` in which faces were not looked for, 0 to 1."""
         with self._lock:
-            at, rungs = self._at.values(), self._rung.values()
-        lately = rungs[at >= time.monotonic() - seconds]
-        return float((lately == rung).mean()) if lately.size else 0.0
+            at, blind = self._at.values(), self._blind.values()
+        lately = blind[at >= time.monotonic() - seconds]
+        return float(lately.mean()) if lately.size else 0.0
 
     def stage_ms(self) -> dict[str, dict[str, float]]:
         """Percentiles for each step, in the order in which steps first occurred."""

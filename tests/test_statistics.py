@@ -71,12 +71,15 @@ def test_percentiles_of_nothing_are_none():
     assert percentiles(np.empty(0)) == {}
 
 
-def test_late_frames_and_rungs_are_counted_over_the_newest_frames():
+def test_late_frames_and_those_without_detection_are_counted_over_the_newest_frames():
     times = FrameTimes()
-    assert (times.late(60), times.share_at(4, 60)) == (0, 0)
+    assert (times.late(60), times.blind(60)) == (0, 0)
     for i in range(8):
-        times.add(Reading(Stamp("cabin", i, 0.0, 0.0), (), rung=4 * (i % 4 == 0), late=i == 5))
-    assert (times.late(60), times.share_at(4, 60), times.complete, times.rung) == (1, 0.25, 6, 0)
+        steps = {} if i % 4 == 0 else {"detect": 5.0}
+        times.add(
+            Reading(Stamp("cabin", i, 0.0, 0.0), (), stage_ms=steps, rung=5 - len(steps) * 5, late=i == 5)
+        )
+    assert (times.late(60), times.blind(60), times.complete, times.rung) == (1, 0.25, 6, 0)
 
 
 def test_the_growth_of_a_count_is_that_of_the_time_looked_back():

@@ -11,7 +11,8 @@ rung  what is left out
       a second are for the expression; an identity is content with one
 2     looks for the identity of decided tracks, but for one in five seconds: no verdict goes unchecked for longer
 3     more than one look a frame: the face that has waited longest has its turn, the largest first
-4     detection in some frames: faces are predicted ("coasting") there
+4     detail: faces are sought in a picture of half the width and height, so that those far away are missed
+5     detection in some frames: faces are predicted ("coasting") there
 ====  ==========================================================================================================
 
 A track about which nothing is decided yet is looked at on every rung.
@@ -25,14 +26,19 @@ from dataclasses import dataclass, field
 from agent.config import Budget as Settings
 from agent.config import Tracking
 
-TOP = 4
+TOP = 5
 """The highest rung."""
 
 ALLOWED = 0.004
 """Share of frames that the plan lets miss their deadline. Less than half of the 1 % that users are promised: what is
 planned with is an estimate from 128 frames, and half of such estimates err to the wrong side."""
 
-_REFRESH_S = (0.0, 1.0, 5.0, 5.0, 5.0)
+_ONE_LOOK, _COARSE = (
+    3,
+    4,
+)  # rungs from which there is one look a frame, and faces are sought in a small picture
+
+_REFRESH_S = (0.0, 1.0, 5.0, 5.0, 5.0, 5.0)
 """By rung, the least time between two looks at a decided track; ``tracking.refresh_s`` where that is longer."""
 
 _COVER = 0.95
@@ -87,45 +93,78 @@ class _Shape:
         return self._sorted[max(0, rank - 1)]
 
 
+@dataclass(slots=True)
+class _Found:
+    """One detection: what it cost, and the looks up to the next one."""
+
+    ms: float
+    coarse: bool
+    pace: float
+    looks: list[float] = field(default_factory=list)
+
+
 class Costs:
-    """What the two steps that matter cost: finding the faces of a frame, and a look at one.
+    """What the steps that matter cost: finding the faces of a frame, fully or coarsely, and a look at one.
 
     A busy neighbour slows every step alike. So costs are kept as multiples of the *pace*, the median of the newest nine
     detections: when that rises, the cost of a look rises with it before a look has been tried; when the neighbour has
     gone, nothing dear has to be forgotten first. A cost is divided by the median of the four detections before it and
     the four after it: running medians of odd length keep an edge where it is (Tukey, "Exploratory Data Analysis",
     1977), so that a jump of the pace leaves no false multiples behind.
+
+    The pace is that of full detections. A coarse one counts for as much as it took beside full ones when it was tried.
     """
 
     def __init__(self) -> None:
-        self._newest: deque[tuple[float, list[float]]] = deque(maxlen=_PACE)
-        self._finds = _Shape()
+        self._newest: deque[_Found] = deque(maxlen=_PACE)
+        self._finds = {False: _Shape(), True: _Shape()}
         self._looks = _Shape()
+        self._tries: list[float] = []
+        self._coarse = 0.0
         self._pace = 0.0
 
-    def found(self, ms: float) -> None:
+    @property
+    def knows_coarse(self) -> bool:
+        """What a coarse detection costs is known."""
+        return self._coarse > 0
+
+    def tried(self, ms: float) -> None:
+        """A coarse detection, beside the full one of the same frame, took ``ms`` milliseconds."""
+        self._tries.append(ms)
+
+    def found(self, ms: float, *, coarse: bool) -> None:
         """A detection took ``ms`` milliseconds, everything around it included."""
-        self._newest.append((ms, []))
-        self._pace = sorted(each for each, _ in self._newest)[len(self._newest) // 2]
-        if len(self._newest) == _PACE and self._pace > 0:
-            find, looks = self._newest[_PACE // 2]
-            self._finds.add(find / self._pace)
-            for look in looks:
-                self._looks.add(look / self._pace)
+        self._newest.append(_Found(ms, coarse, ms / self._coarse if coarse else ms))
+        self._pace = _median([each.pace for each in self._newest])
+        if len(self._newest) < _PACE or self._pace <= 0:
+            return
+        middle = self._newest[_PACE // 2]
+        self._finds[middle.coarse].add(middle.ms / self._pace)
+        for look in middle.looks:
+            self._looks.add(look / self._pace)
+        if len(self._tries) >= _PACE:
+            self._coarse = _median(self._tries) / self._pace
+            for each in self._tries:
+                self._finds[True].add(each / self._pace)
+            self._tries.clear()
 
     def looked(self, ms: float) -> None:
         """A look took ``ms`` milliseconds."""
         if self._newest:
-            self._newest[-1][1].append(ms)
+            self._newest[-1].looks.append(ms)
 
     @property
     def look_ms(self) -> float:
         """What nineteen looks in twenty stay below; 0 until it is known."""
         return self._pace * self._looks.dear
 
-    def over(self, ms: float, flukes: int = 0) -> float:
-        """Share of detections that take longer than ``ms``, 0 to 1; so many ``flukes`` do not count."""
-        return self._finds.over(ms / self._pace, flukes) if self._pace > 0 else 0.0
+    def over(self, ms: float, *, coarse: bool, flukes: int = 0) -> float:
+        """Share of such detections that take longer than ``ms``, 0 to 1; so many ``flukes`` do not count."""
+        return self._finds[coarse].over(ms / self._pace, flukes) if self._pace > 0 else 0.0
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +174,8 @@ class Plan:
     Attributes:
         rung: the step of the ladder in force.
         detect: find the faces; otherwise they coast.
+        coarse: find them in a small picture.
+        try_coarse: do that as well, for no other purpose than to learn what it costs.
         looks: most faces to look at.
         refresh_s: age from which a decided track is due for a look, seconds.
         free: whatever it costs.
@@ -144,6 +185,8 @@ class Plan:
     detect: bool
     looks: float
     refresh_s: float
+    coarse: bool = False
+    try_coarse: bool = False
     free: bool = False
 
 
@@ -184,8 +227,15 @@ class _Ladder:
 class Budget:
     """One budget for all cameras: they share the time of one thread."""
 
-    def __init__(self, settings: Settings, tracking: Tracking) -> None:
-        """A budget that knows no costs yet: until it does, everything is allowed."""
+    def __init__(self, settings: Settings, tracking: Tracking, *, has_coarse: bool) -> None:
+        """A budget that knows no costs yet: until it does, everything is allowed.
+
+        Args:
+            settings: the budget's.
+            tracking: when a track is lost, and how often it is looked at when there is time.
+            has_coarse: faces can be sought in a small picture.
+        """
+        self._has_coarse = has_coarse
         self.costs = Costs()
         self._share = 1.0
         self._ladder = _Ladder()
@@ -241,13 +291,17 @@ class Budget:
             self._fitting(_COMFORT * self._allowed_ms, undecided, decided, seen.period),
         )
         rung = self._ladder.rung
-        detect = rung < TOP or (not put_aside and self._may_detect(seen, unseen_s))
+        coarse = rung >= _COARSE and self.costs.knows_coarse
+        detect = rung < TOP or (not put_aside and self._may_detect(seen, unseen_s, coarse=coarse))
         if detect:
             seen.detected, seen.coasted = captured, 0
         else:
             seen.coasted += 1
-        looks = float("inf") if rung < 3 else 1
-        return Plan(rung, detect, looks, self._refresh_s(rung))
+        looks = float("inf") if rung < _ONE_LOOK else 1
+        learn = (
+            self._has_coarse and not self.costs.knows_coarse and detect and math.isfinite(self.deadline_ms)
+        )
+        return Plan(rung, detect, looks, self._refresh_s(rung), coarse, try_coarse=learn)
 
     def may_look(self, plan: Plan, spent_ms: float, waited_s: float, *, decided: bool) -> bool:
         """A look at a track that is due for one may be begun ``spent_ms`` milliseconds after the frame.
@@ -269,7 +323,7 @@ class Budget:
     def _refresh_s(self, rung: int) -> float:
         return max(self._tracking.refresh_s, _REFRESH_S[rung])
 
-    def _may_detect(self, seen: _Camera, unseen_s: float) -> bool:
+    def _may_detect(self, seen: _Camera, unseen_s: float, *, coarse: bool) -> bool:
         """On the highest rung: detect so seldom that, of all frames, no more than ``ALLOWED`` miss their deadline.
 
         A detection that misses with probability p is run in every n-th frame, n = p / ``ALLOWED``. But whatever
@@ -278,20 +332,19 @@ class Budget:
         blind_s = max(unseen_s, seen.captured - seen.detected)
         if blind_s + seen.period > self._longest_blind_s:
             return True
-        return seen.coasted + 1 >= self.costs.over(self._allowed_ms) / ALLOWED
+        return seen.coasted + 1 >= self.costs.over(self._allowed_ms, coarse=coarse) / ALLOWED
 
     def _fitting(self, allowed_ms: float, undecided: int, decided: int, period: float) -> int:
         """The lowest rung on which no more than ``ALLOWED`` of the frames would take longer than ``allowed_ms``."""
-        look = self.costs.look_ms
-
-        def over(ms: float) -> float:
-            return self.costs.over(ms, flukes=1)
-
-        if over(allowed_ms) > ALLOWED:
-            return TOP
         for rung in range(TOP):
-            looks = 1 if rung >= 3 else max(1, undecided)
+            coarse = rung >= _COARSE
+            if coarse and not self.costs.knows_coarse:
+                continue
+            looks = 1 if rung >= _ONE_LOOK else max(1, undecided)
             with_look = 1.0 if undecided else min(1.0, decided * period / max(self._refresh_s(rung), 1e-9))
-            if with_look * over(allowed_ms - looks * look) <= ALLOWED:
+            left_ms = allowed_ms - looks * self.costs.look_ms
+            late = with_look * self.costs.over(left_ms, coarse=coarse, flukes=1)
+            late += (1 - with_look) * self.costs.over(allowed_ms, coarse=coarse, flukes=1)
+            if late <= ALLOWED:
                 return rung
         return TOP

@@ -164,7 +164,7 @@ class Reading:
         stage_ms: milliseconds spent in each step.
         total_ms: milliseconds from the start of perception to its end.
         engine_ms: milliseconds of ``total_ms`` spent inside the engines.
-        rung: what was left out of it, a step of the budget's ladder; 0 is nothing.
+        rung: the step of the budget's ladder in force, or what this frame alone had to leave out; 0 leaves nothing out.
         late: it took longer than the budget allows.
         valid: the verdicts are about this frame; false for input too old to trust.
     """

@@ -10,7 +10,6 @@ from agent import heat
 from agent.events import CameraHealth, Event, HealthEvent
 from agent.live import Live
 from agent.mailbox import Mailbox
-from agent.perception.budget import TOP
 from agent.publishing import rfc3339
 from agent.stage import Stage
 from agent.stages.camera import CameraStage
@@ -144,10 +143,10 @@ def _problems(cameras: Sequence[CameraHealth], skipped: int) -> tuple[str, ...]:
 
 def _shortage(times: FrameTimes, frame_ms: float) -> tuple[str, ...]:
     """What a person should know when the budget is too small for the machine."""
-    blind = times.share_at(TOP, _MINUTE)
+    blind = times.blind(_MINUTE)
     if blind <= _MOSTLY:
         return ()
     return (
-        f"for {blind:.0%} of the last minute there was too little time to find the faces in every frame; give "
-        f"the agent more of the machine, or raise budget.frame_ms ({frame_ms:g})",
+        f"in {blind:.0%} of the frames of the last minute there was no time to look for faces; give the agent more "
+        f"of the machine, or raise budget.frame_ms ({frame_ms:g})",
     )

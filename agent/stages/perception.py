@@ -66,7 +66,7 @@ class PerceptionStage(Stage):
         """Load the models, then read frames until told to stop."""
         for camera in self._first_tracks:
             self._hand_on(Reading(Stamp(camera, -1, time.monotonic(), time.time()), ()))
-        networks = load(self._pack, self._config)
+        networks = load(self._pack, self._config, coarse=self._config.budget.frame_ms > 0)
         try:
             self.notes = networks.notes
             self._chain = Chain(networks, self._live.config, time.monotonic, self._first_tracks)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from agent.perception.budget import TOP, Budget
 
 PERIOD = 1 / 30
 FIND, LOOK = 7.0, 5.0  # milliseconds on a quiet machine
+COARSE = 1 / 3  # what a coarse detection takes of a full one
 DEADLINE = 20.0
 VOTES = 3  # looks that decide a track
 
@@ -43,7 +44,12 @@ class Told:
     rung: int
     ms: float
     detected: bool
+    coarse: bool
     looks: int
+
+
+def new_budget(frame_ms: float = DEADLINE, *, has_coarse: bool = True) -> Budget:
+    return Budget(Settings(frame_ms=frame_ms), Tracking(), has_coarse=has_coarse)
 
 
 class Cabin:
@@ -53,7 +59,7 @@ class Cabin:
         self, budget: Budget | None = None, faces: int = 1, decided: bool = True, camera: str = "cabin"
     ) -> None:
         self.camera = camera
-        self.budget = budget or Budget(Settings(frame_ms=DEADLINE), Tracking())
+        self.budget = budget or new_budget()
         self.now = self.detected = 0.0
         self.faces = [Occupant(0.0, [0.0] * VOTES * decided) for _ in range(faces)]
         self.aside: Occupant | None = None
@@ -74,8 +80,10 @@ class Cabin:
         aside, self.aside = self.aside, None
         if plan.detect:
             self.detected = self.now
-            spent += find
-            budget.costs.found(spent)
+            if plan.try_coarse:
+                budget.costs.tried(find * COARSE)
+            spent += find * (COARSE if plan.coarse else 1)
+            budget.costs.found(spent, coarse=plan.coarse)
             due = [
                 face
                 for face in self.faces
@@ -90,7 +98,7 @@ class Cabin:
                     self.aside = face
         elif aside is not None:
             spent, looks = self._look(aside, spent, look), 1
-        return Told(self.now, plan.rung, spent, plan.detect, looks)
+        return Told(self.now, plan.rung, spent, plan.detect, plan.coarse, looks)
 
     def _look(self, face: Occupant, spent: float, ms: float) -> float:
         face.looks.append(self.now)
@@ -130,7 +138,7 @@ def test_with_time_to_spare_everything_is_done_in_every_frame():
 
 
 def test_without_a_budget_nothing_is_ever_left_out():
-    cabin = Cabin(Budget(Settings(frame_ms=0), Tracking()), faces=3)
+    cabin = Cabin(new_budget(0), faces=3)
     frames = cabin.drive(10, lambda: 50)
     assert rungs(frames) == {0}
     assert all(frame.detected for frame in frames)
@@ -143,12 +151,15 @@ def test_a_machine_twice_as_slow_sheds_looks_and_still_finds_every_face(slower):
     cabin.drive(2, lambda: slower)
     frames = cabin.drive(30, lambda: slower)
     assert missed(frames) <= 0.01
+    assert all(frame.detected and not frame.coarse for frame in frames if frame.rung < 4)
     assert sum(frame.detected for frame in frames) >= 0.98 * len(frames)
     assert min(rungs(frames)) >= 1
 
 
-def test_a_machine_four_times_as_slow_misses_no_more_than_one_frame_in_a_hundred():
-    budget = Budget(Settings(frame_ms=3 * (FIND + LOOK)), Tracking())
+@pytest.mark.parametrize(("quiet_frames", "has_coarse"), [(3, False), (3, True), (2, True), (1.5, True)])
+def test_a_machine_four_times_as_slow_misses_no_more_than_one_frame_in_a_hundred(quiet_frames, has_coarse):
+    """The budget is so many times what a frame with a look takes on the quiet machine."""
+    budget = new_budget(quiet_frames * (FIND + LOOK), has_coarse=has_coarse)
     cabin = Cabin(budget)
     cabin.drive(3, lumps(1))
     cabin.drive(2, lumps(4))
@@ -162,6 +173,16 @@ def test_work_is_shed_before_the_first_look_misses_its_deadline():
     frames = cabin.drive(3, lambda: 2.0)
     # The detections alone tell that the looks have become dear: what misses is looks of the first frames at most.
     assert sum(frame.ms > DEADLINE for frame in frames) <= 2
+
+
+def test_where_full_detection_is_too_long_faces_are_found_in_a_small_picture():
+    cabin = Cabin()
+    cabin.drive(3)
+    cabin.drive(2, lambda: 4.0)
+    frames = cabin.drive(30, lambda: 4.0)
+    assert all(frame.coarse for frame in frames if frame.detected)
+    assert sum(frame.detected for frame in frames) >= 0.98 * len(frames)
+    assert missed(frames) <= 0.01
 
 
 def test_what_was_shed_comes_back_when_the_neighbour_has_gone():
@@ -189,8 +210,8 @@ def test_a_slow_first_frame_sheds_nothing():
 
 
 def test_a_face_nobody_has_decided_about_is_looked_at_on_every_rung():
-    for slower in (1.0, 2.0, 2.5, 4.0, 8.0):
-        cabin = Cabin()
+    for slower, has_coarse in product((1.0, 2.0, 2.5, 4.0, 8.0), (False, True)):
+        cabin = Cabin(new_budget(has_coarse=has_coarse))
         cabin.drive(10, lambda slower=slower: slower)
         cabin.faces.append(Occupant(cabin.now))
         cabin.drive(3, lambda slower=slower: slower)
@@ -198,7 +219,7 @@ def test_a_face_nobody_has_decided_about_is_looked_at_on_every_rung():
 
 
 def test_who_is_undecided_is_looked_at_without_missing_the_deadline_by_pausing_detection():
-    cabin = Cabin()  # a detection fits, a look fits, both do not
+    cabin = Cabin(new_budget(has_coarse=False))  # a detection fits, a look fits, both do not
     cabin.drive(5, lambda: 2.5)
     cabin.faces.append(Occupant(cabin.now))
     frames = cabin.drive(2, lambda: 2.5)
@@ -226,14 +247,14 @@ def test_no_verdict_goes_unchecked_for_long_on_any_rung():
 def test_faces_are_looked_for_before_they_are_lost_even_where_that_alone_misses_the_deadline():
     cabin = Cabin()
     cabin.drive(3)
-    frames = [frame for frame in cabin.drive(30, lambda: 10.0) if frame.detected]
+    frames = [frame for frame in cabin.drive(30, lambda: 20.0) if frame.detected]
     gaps = [b.at - a.at for a, b in pairwise(frames)]
     assert max(gaps) <= 0.7 * Tracking().lost_s + PERIOD
     assert len(frames) <= 30 * 1.8 + 40  # and hardly more often than it must
 
 
 def test_while_recording_nothing_is_shed():
-    budget = Budget(Settings(frame_ms=DEADLINE), Tracking())
+    budget = new_budget()
     cabin = Cabin(budget)
     cabin.drive(10, lambda: 4.0)
     plan = budget.plan("cabin", cabin.now + PERIOD, 1, 1, unseen_s=0.0, put_aside=False, everything=True)
@@ -253,21 +274,27 @@ def test_a_hot_board_gets_less_to_do_and_its_deadline_stays():
 
 
 def test_each_camera_is_followed_by_itself():
-    budget = Budget(Settings(frame_ms=DEADLINE), Tracking())
+    budget = new_budget()
     front, rear = Cabin(budget, camera="front"), Cabin(budget, camera="rear")
     for _ in range(900):
         for cabin in (front, rear):
-            cabin.frame(find=FIND * 10, look=LOOK * 10)
+            cabin.frame(find=FIND * 30, look=LOOK * 30)
     for cabin in (front, rear):
-        late = [frame for frame in (cabin.frame(find=70, look=50) for _ in range(90)) if frame.detected]
+        late = [frame for frame in (cabin.frame(find=210, look=150) for _ in range(90)) if frame.detected]
         assert len(late) >= 5
 
 
 def test_costs_are_not_known_before_there_are_some_and_then_they_are():
-    budget = Budget(Settings(frame_ms=DEADLINE), Tracking())
-    assert (budget.costs.look_ms, budget.costs.over(1)) == (0, 0)
+    budget = new_budget()
+    assert (budget.costs.look_ms, budget.costs.over(1, coarse=False), budget.costs.knows_coarse) == (
+        0,
+        0,
+        False,
+    )
     Cabin(budget).drive(3)
-    assert (budget.costs.over(FIND - 0.01), budget.costs.over(FIND + 0.01)) == (1, 0)
+    for coarse, ms in ((False, FIND), (True, FIND * COARSE)):
+        assert budget.costs.over(ms - 0.01, coarse=coarse) == 1
+        assert budget.costs.over(ms + 0.01, coarse=coarse) == 0
     assert budget.costs.look_ms == pytest.approx(LOOK)
 
 

@@ -41,7 +41,7 @@ class SlowClock:
 
 @pytest.fixture(scope="module")
 def loaded(pack):
-    models = networks.load(pack, Config(engine=ONE_THREAD))
+    models = networks.load(pack, Config(engine=ONE_THREAD), coarse=True)
     yield models
     models.close()
 
@@ -101,23 +101,23 @@ def names(readings) -> set[str | None]:
     return {face.match.person for each in readings for face in each.faces if face.match is not None}
 
 
-@pytest.mark.parametrize(("budget", "most_missed"), [(3.0, 0.01), (2.0, 0.06)])
+@pytest.mark.parametrize("budget", [3.0, 2.0])
 def test_slowed_four_times_the_deadline_holds_and_the_man_stays_who_he_is(
-    loaded, images, ask, quiet_ms, budget, most_missed
+    loaded, images, ask, quiet_ms, budget
 ):
-    """With twice the time of a quiet frame, finding faces alone is too long: what misses is that, now and then."""
+    """The budget is so many times what a frame with a look takes on the quiet machine."""
     drive = Drive(loaded, images, ask, budget * quiet_ms)
     before = drive(3)
     assert sum(each.rung == 0 for each in before) >= 0.98 * len(before)
     drive(2, slower=4)
     readings = drive(10, slower=4)
-    assert sum(each.late for each in readings) <= most_missed * len(readings)
+    assert sum(each.late for each in readings) <= 0.01 * len(readings)
     assert all(each.rung >= 1 for each in readings)
     assert names(readings) == {"Man"}
     assert [face.state for each in readings for face in each.faces] == ["confirmed"] * len(readings)
     assert {face.track for each in readings for face in each.faces} == {1}
     assert all(face.coasting for each in readings for face in each.faces if "detect" not in each.stage_ms)
-    after = drive(14)
+    after = drive(16)
     assert after[-1].rung == 0
 
 
@@ -139,11 +139,11 @@ def test_a_stranger_who_sits_down_during_overload_is_never_called_by_a_name(
 def test_a_face_that_was_not_looked_for_says_so_and_has_no_embedding(loaded, images, ask, quiet_ms):
     drive = Drive(loaded, images, ask, 2 * quiet_ms)
     drive(2)
-    readings = drive(5, slower=6)
+    readings = drive(5, slower=12)
     blind = [each for each in readings if "detect" not in each.stage_ms]
     assert blind
     for each in blind:
-        assert each.rung == 4
+        assert each.rung == 5
         assert all(face.coasting and face.embedding is None for face in each.faces)
 
 
