@@ -31,6 +31,9 @@ class Report(msgspec.Struct, frozen=True):
         faces: faces in all of them.
         fps: frames a second of chain time.
         overhead: chain time over engine time, ≥ 1.
+        budget_ms: the deadline of a frame; 0 without one.
+        complete: share of frames from which nothing was left out (rung 0), 0 to 1.
+        missed: frames that missed their deadline.
         frame_ms: p50, p95 and p99 of a frame, milliseconds.
         stages: the same for each step, over the frames in which it ran.
     """
@@ -39,6 +42,9 @@ class Report(msgspec.Struct, frozen=True):
     faces: int
     fps: float
     overhead: float
+    budget_ms: float
+    complete: float
+    missed: int
     frame_ms: dict[str, float]
     stages: dict[str, dict[str, float]]
 
@@ -54,7 +60,7 @@ def measure(config: Config, source: str, frames: int, warm_up: int, console: Con
     """
     cv2.setNumThreads(1)
     pack = packs.verify(config.pack_path)
-    networks = load(pack, config)
+    networks = load(pack, config, coarse=config.budget.frame_ms > 0)
     chain = Chain(networks, config, time.monotonic)
     ask = partial(match, snapshot=Snapshot(), threshold=1.0, margin=0.0)
     times = FrameTimes()
@@ -74,6 +80,9 @@ def measure(config: Config, source: str, frames: int, warm_up: int, console: Con
         times.faces,
         round(times.frames / (times.total_ms / 1e3), 2),
         round(times.overhead, 4),
+        config.budget.frame_ms,
+        round(times.complete / times.frames, 4),
+        times.late(),
         times.frame_ms(),
         times.stage_ms(),
     )

@@ -162,6 +162,27 @@ class Tracking(_Table, frozen=True):
     ] = 0.6
 
 
+class Budget(_Table, frozen=True):
+    """What a frame may cost; see docs/budget.md."""
+
+    frame_ms: Annotated[
+        float,
+        Meta(
+            description="Time that a frame may take, milliseconds. Work is left out before it takes longer; 0 sets no "
+            "limit.",
+            ge=0,
+            le=10_000,
+        ),
+    ] = 20.0
+    power_modes: Annotated[
+        dict[str, Annotated[float, Meta(gt=0, le=1)]],
+        Meta(
+            description="Share of `frame_ms` to plan with in a power mode of a Jetson, by the name that `nvpmodel -q` "
+            "gives it; all of it in modes that are not named."
+        ),
+    ] = field(default_factory=dict)
+
+
 class Quality(_Table, frozen=True):
     """What a face must be to be recognised or enrolled."""
 
@@ -352,6 +373,7 @@ class Config(_Table, frozen=True):
     engine: Engine = field(default_factory=Engine)
     detector: Detector = field(default_factory=Detector)
     tracking: Tracking = field(default_factory=Tracking)
+    budget: Budget = field(default_factory=Budget)
     quality: Quality = field(default_factory=Quality)
     identity: Identity = field(default_factory=Identity)
     gallery: Gallery = field(default_factory=Gallery)

@@ -95,7 +95,14 @@ class FaceEvent(Event, frozen=True, kw_only=True, tag="face", tag_field="topic")
     faces: Annotated[tuple[FaceReport, ...], Meta(description="The faces.")]
     stage_ms: Annotated[dict[str, float], Meta(description="Milliseconds spent in each step.")]
     total_ms: Annotated[float, Meta(description="Milliseconds that the frame took.")]
-    rung: Annotated[int, Meta(description="Step of the budget's ladder in force; 0 is everything.")]
+    rung: Annotated[
+        int,
+        Meta(
+            description="Step of the budget's ladder in force, 0 to 5: 0 leaves nothing out, each step leaves out more "
+            "than the one below it. See docs/budget.md."
+        ),
+    ]
+    late: Annotated[bool, Meta(description="The frame took longer than `budget.frame_ms`.")] = False
     view: Annotated[
         View,
         Meta(
@@ -205,6 +212,24 @@ class HealthEvent(Event, frozen=True, kw_only=True, tag="health", tag_field="top
         dict[str, float],
         Meta(description="p50, p95 and p99 of the time a frame took, last minute, milliseconds."),
     ]
+    missed: Annotated[
+        int, Meta(description="Frames that took longer than `budget.frame_ms`, last minute.")
+    ] = 0
+    dropped_frames: Annotated[
+        int, Meta(description="Frames replaced by a newer one before they were looked at, last minute.")
+    ] = 0
+    rung: Annotated[int, Meta(description="The newest frame's `rung`.")] = 0
+    budget_ms: Annotated[
+        float | None,
+        Meta(
+            description="Time that frames are planned with now: `budget.frame_ms`, less when the board is hot or in "
+            "a power mode that is to have less; none without a limit."
+        ),
+    ] = None
+    celsius: Annotated[
+        dict[str, float], Meta(description="Temperature of each thermal zone that has one, degrees Celsius.")
+    ] = {}
+    power_mode: Annotated[str | None, Meta(description="Power mode of a Jetson; none elsewhere.")] = None
     stages: Annotated[dict[str, float], Meta(description="Seconds since the last heartbeat of each stage.")]
     restarts: Annotated[
         dict[str, int],

@@ -37,6 +37,7 @@ class Live:
         health: the newest health event; None before the first. Written by the health stage.
         config: the configuration in force. Written by ``reload``.
         reload: reads the configuration again; see ``agent.reload``. Set by the daemon.
+        budget_share: how much of the latency budget to plan with, 0 to 1. Written by the health stage.
         recording: set while the control stage wants ``readings``, in which every face has been looked at.
         readings: filled by the perception stage while ``recording`` is set.
     """
@@ -46,6 +47,7 @@ class Live:
         self.config = config or Config()
         self.reload: Callable[[], Change] = _nothing_to_read
         self.health: HealthEvent | None = None
+        self.budget_share = 1.0
         self.recording = threading.Event()
         self.readings = Mailbox[Reading](_UNREAD)
 

@@ -24,7 +24,7 @@ Loader = Callable[[Path, Mapping[str, int]], Engine]
 """Loads an ONNX file; the mapping gives sizes to the symbolic dimensions of its inputs."""
 
 
-def load(pack: Pack, config: Config, *, gated: bool = True) -> Networks:
+def load(pack: Pack, config: Config, *, gated: bool = True, coarse: bool = False) -> Networks:
     """The engines of a verified pack, as ``config`` wants them.
 
     Where ``engine.fallback`` allows it, ONNX Runtime on the processor takes the place of a backend or provider that
@@ -34,6 +34,8 @@ def load(pack: Pack, config: Config, *, gated: bool = True) -> Networks:
         pack: verified.
         config: what is asked for.
         gated: refuse engines that have not passed the gate; only the gate itself may load them.
+        coarse: load the detector a second time, for pictures of half the width and height, where the backend can do
+            that: a TensorRT plan is for one size.
 
     Raises:
         EngineError: a model does not load as asked for, has not passed the gate, or is not what the manifest says.
@@ -54,15 +56,15 @@ def load(pack: Pack, config: Config, *, gated: bool = True) -> Networks:
     )
     notes: tuple[str, ...] = ()
     try:
-        engines = _engines(pack, size, settings, gated)
+        engines = _engines(pack, size, settings, gated, coarse)
     except EngineError as error:
         if not settings.fallback:
             raise
         plain = msgspec.structs.replace(settings, backend="onnxruntime", providers=("cpu",), precision="fp32")
-        engines = _engines(pack, size, plain, gated)
+        engines = _engines(pack, size, plain, gated, coarse)
         notes = (f"the models run on ONNX Runtime and the processor, as engine.fallback allows: {error}",)
         log.warning(notes[0])
-    networks = Networks(pack.manifest, *engines, notes)
+    networks = Networks(pack.manifest, engines[0], engines[1], notes, *engines[2:])
     heads = {"embedding": (1, face.dim), "emotion": (1, len(face.labels))}
     _expect(pack.face, networks.face.inputs, {"chip": (1, face.side, face.side, 3)})
     _expect(pack.face, networks.face.outputs, heads)
@@ -77,8 +79,10 @@ def _expect(file: Path, specs: Iterable[TensorSpec], shapes: Mapping[str, tuple[
         raise EngineError(f"{file}: its tensors are {found}, the manifest says {dict(shapes)}")
 
 
-def _engines(pack: Pack, size: Mapping[str, int], settings: Settings, gated: bool) -> tuple[Engine, Engine]:
-    """Detector and face network, both on one backend."""
+def _engines(
+    pack: Pack, size: Mapping[str, int], settings: Settings, gated: bool, coarse: bool
+) -> tuple[Engine, ...]:
+    """Detector and face network, and if wanted and possible the coarse detector, all on one backend."""
     one = _BACKENDS[settings.backend](settings)
     if settings.precision == "fp16" and settings.backend != "tensorrt":
         raise EngineError(f'{settings.backend} runs no fp16; set engine.precision = "fp32" or "int8"')
@@ -86,7 +90,11 @@ def _engines(pack: Pack, size: Mapping[str, int], settings: Settings, gated: boo
     files = gates.models(pack, "fp32" if settings.backend == "tensorrt" else settings.precision)
     if settings.precision == "int8":
         gates.digests(files)  # a missing file is told with its remedy
-    engines = one(files["detector"], size), one(files["face"], {"N": 1})
+    engines: tuple[Engine, ...] = (one(files["detector"], size), one(files["face"], {"N": 1}))
+    if coarse and settings.backend != "tensorrt":
+        stride = pack.manifest.detector.stride
+        half = {side: max(stride, pixels // 2 // stride * stride) for side, pixels in size.items()}
+        engines += (one(files["detector"], half),)
     if gated:
         try:
             gates.require_passed(pack, gates.name(settings.backend, settings.providers), settings.precision)

@@ -137,6 +137,7 @@ def _face_event(reading: Reading, origin: Origin) -> FaceEvent:
         total_ms=round(reading.total_ms, 3),
         rung=reading.rung,
         view=reading.frame.view,
+        late=reading.late,
     )
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,16 +40,28 @@ class _Ring:
 
 
 class FrameTimes:
-    """Times of the newest readings; one thread adds, any thread reads."""
+    """Times of the newest readings; one thread adds, any thread reads.
+
+    Attributes:
+        frames: readings so far.
+        faces: faces in all of them.
+        rung: of the newest.
+        complete: readings from which nothing was left out: those of rung 0.
+        total_ms: time that all of them took.
+        engine_ms: the part of it spent inside the engines.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._at = _Ring()
         self._frame_ms = _Ring()
+        self._late = _Ring()
+        self._blind = _Ring()
         self._stage_ms: dict[str, _Ring] = {}
         self.frames = 0
         self.faces = 0
         self.rung = 0
+        self.complete = 0
         self.total_ms = 0.0
         self.engine_ms = 0.0
 
@@ -57,11 +70,14 @@ class FrameTimes:
         with self._lock:
             self._at.add(time.monotonic())
             self._frame_ms.add(reading.total_ms)
+            self._late.add(reading.late)
+            self._blind.add("detect" not in reading.stage_ms)
             for step, ms in reading.stage_ms.items():
                 self._stage_ms.setdefault(step, _Ring()).add(ms)
             self.frames += 1
             self.faces += len(reading.faces)
             self.rung = reading.rung
+            self.complete += reading.rung == 0
             self.total_ms += reading.total_ms
             self.engine_ms += reading.engine_ms
 
@@ -84,8 +100,42 @@ class FrameTimes:
             at, ms = self._at.values(), self._frame_ms.values()
         return percentiles(ms[at >= time.monotonic() - seconds])
 
+    def late(self, seconds: float = float("inf")) -> int:
+        """Frames that missed their deadline, over the last ``seconds``."""
+        with self._lock:
+            at, late = self._at.values(), self._late.values()
+        return int(late[at >= time.monotonic() - seconds].sum())
+
+    def blind(self, seconds: float = float("inf")) -> float:
+        """Share of the frames of the last ``seconds`` in which faces were not looked for, 0 to 1."""
+        with self._lock:
+            at, blind = self._at.values(), self._blind.values()
+        lately = blind[at >= time.monotonic() - seconds]
+        return float(lately.mean()) if lately.size else 0.0
+
     def stage_ms(self) -> dict[str, dict[str, float]]:
         """Percentiles for each step, in the order in which steps first occurred."""
         with self._lock:
             steps = {step: ring.values() for step, ring in self._stage_ms.items()}
         return {step: percentiles(values) for step, values in steps.items()}
+
+
+class Growth:
+    """How much a count has grown of late."""
+
+    def __init__(self, seconds: float) -> None:
+        """Look back so many seconds."""
+        self._seconds = seconds
+        self._counts: deque[tuple[float, int]] = deque()
+
+    def of(self, count: int, now: float) -> int:
+        """The growth up to ``count``, which was counted ``now``; ask more often than the time looked back.
+
+        Args:
+            count: never shrinks.
+            now: seconds; never runs backwards.
+        """
+        while self._counts and self._counts[0][0] < now - self._seconds:
+            self._counts.popleft()
+        self._counts.append((now, count))
+        return count - self._counts[0][1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent.perception.types import Reading, Stamp
-from agent.statistics import _KEPT, FrameTimes, percentiles
+from agent.statistics import _KEPT, FrameTimes, Growth, percentiles
 
 
 def reading(total: float, **steps: float) -> Reading:
@@ -69,3 +69,22 @@ def test_one_thread_may_read_while_another_adds():
 
 def test_percentiles_of_nothing_are_none():
     assert percentiles(np.empty(0)) == {}
+
+
+def test_late_frames_and_those_without_detection_are_counted_over_the_newest_frames():
+    times = FrameTimes()
+    assert (times.late(60), times.blind(60)) == (0, 0)
+    for i in range(8):
+        steps = {} if i % 4 == 0 else {"detect": 5.0}
+        times.add(
+            Reading(Stamp("cabin", i, 0.0, 0.0), (), stage_ms=steps, rung=5 - len(steps) * 5, late=i == 5)
+        )
+    assert (times.late(60), times.blind(60), times.complete, times.rung) == (1, 0.25, 6, 0)
+
+
+def test_the_growth_of_a_count_is_that_of_the_time_looked_back():
+    growth = Growth(60)
+    assert growth.of(7, 0.0) == 0
+    assert growth.of(9, 30.0) == 2
+    assert growth.of(9, 61.0) == 0
+    assert growth.of(14, 80.0) == 5

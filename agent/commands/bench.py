@@ -66,6 +66,11 @@ def bench(
         f"{report.frames} frames, {report.faces} faces, {report.fps:.1f} frames a second, "
         f"overhead {report.overhead:.3f}"
     )
+    if report.budget_ms:
+        typer.echo(
+            f"budget {report.budget_ms:g} ms: {report.complete:.2%} of the frames complete, "
+            f"{report.missed} missed their deadline"
+        )
 
 
 @app.command()

@@ -7,6 +7,7 @@ import numpy as np
 
 from agent.config import Config
 from agent.perception.align import align
+from agent.perception.budget import TOP, Budget, Plan
 from agent.perception.detector import DECODERS, fill, letterbox, suppress, to_frame
 from agent.perception.quality import QualityGate
 from agent.perception.tracker import Track, Tracker
@@ -41,6 +42,7 @@ class Networks:
         manifest: of the pack.
         detector: finds faces.
         face: embedding and emotion of a chip.
+        coarse: finds faces in a picture of half the width and height; None where that is not to be had.
         notes: what a person should know of how they run, in words; empty when they run as the configuration asks.
     """
 
@@ -48,11 +50,13 @@ class Networks:
     detector: Engine
     face: Engine
     notes: tuple[str, ...] = ()
+    coarse: Engine | None = None
 
     def close(self) -> None:
-        """Release both engines."""
-        self.detector.close()
-        self.face.close()
+        """Release the engines."""
+        for engine in (self.detector, self.face, self.coarse):
+            if engine is not None:
+                engine.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +107,13 @@ class FaceReader:
         self.networks = networks
         self.timer = StepTimer(clock)
         self._decode = DECODERS[networks.manifest.detector.decoder]
-        self._input: Image = networks.detector.buffer("image")[0]
-        self._chip: Image = networks.face.buffer("chip")[0]
+        self._detectors = {False: networks.detector}  # by whether it is the coarse one
+        if networks.coarse is not None:
+            self._detectors[True] = networks.coarse
+        self._inputs: dict[bool, Image] = {
+            coarse: detector.buffer("image")[0] for coarse, detector in self._detectors.items()
+        }
+        self.chip: Image = networks.face.buffer("chip")[0]
         self._template = np.array(face.template, np.float32)
         self.reconfigure(config)
 
@@ -113,13 +122,19 @@ class FaceReader:
         self._settings = config.detector
         self._gate = QualityGate(config.quality, self.networks.manifest.face.side)
 
-    def find(self, image: Image) -> list[Detection]:
-        """The faces in ``image`` (uint8 BGR [height, width, 3]), largest first, at most ``max_faces``."""
+    def find(self, image: Image, *, coarse: bool = False) -> list[Detection]:
+        """The faces in ``image`` (uint8 BGR [height, width, 3]), largest first, at most ``max_faces``.
+
+        Args:
+            image: the frame.
+            coarse: seek them in a small picture, which takes a third of the time and misses faces that are far away.
+        """
         height, width = image.shape[:2]
-        box = letterbox((width, height), (self._input.shape[1], self._input.shape[0]))
-        fill(image, box, self._input)
+        target = self._inputs[coarse]
+        box = letterbox((width, height), (target.shape[1], target.shape[0]))
+        fill(image, box, target)
         self.timer.lap("resize")
-        maps = self.networks.detector.run()
+        maps = self._detectors[coarse].run()
         self.timer.lap("detect")
         found = suppress(self._decode(maps, self._settings.threshold), self._settings.overlap)
         detections = to_frame(found, box, (width, height))[: self._settings.max_faces]
@@ -128,10 +143,18 @@ class FaceReader:
 
     def look(self, image: Image, detection: Detection) -> Look:
         """Align one face of ``image`` and run the face network on it."""
-        align(image, detection.landmarks, self._template, self._chip)
+        return self.read(self.cut(image, detection))
+
+    def cut(self, image: Image, detection: Detection) -> Quality:
+        """Align one face of ``image`` into ``chip``; how fit it is."""
+        align(image, detection.landmarks, self._template, self.chip)
         self.timer.lap("align")
-        quality = self._gate.measure(self._chip, detection.landmarks)
+        quality = self._gate.measure(self.chip, detection.landmarks)
         self.timer.lap("quality")
+        return quality
+
+    def read(self, quality: Quality) -> Look:
+        """Run the face network on ``chip``, which is of this ``quality``."""
         outputs = self.networks.face.run()
         self.timer.lap("face")
         return Look(quality, outputs["embedding"][0].copy(), outputs["emotion"][0].copy())
@@ -140,12 +163,29 @@ class FaceReader:
 class _Followed:
     """What is known of one track."""
 
-    def __init__(self, config: Config, labels: tuple[str, ...]) -> None:
+    def __init__(self, config: Config, labels: tuple[str, ...], now: float) -> None:
         self.vote = IdentityVote(config.identity)
         self.smoother = EmotionSmoother(labels, config.tracking.emotion_s)
         self.quality: Quality | None = None
         self.emotion: Emotion | None = None
-        self.looked = float("-inf")
+        self.looked = now  # before the first look: when it was first seen
+
+
+@dataclass(frozen=True, slots=True)
+class _Aside:
+    """A chip that its own frame had no time for: the next frame looks at it.
+
+    Attributes:
+        track: whose it is.
+        captured: when its frame was captured, seconds.
+        quality: how fit the chip is.
+        chip: uint8 BGR [side, side, 3]; a copy.
+    """
+
+    track: int
+    captured: float
+    quality: Quality
+    chip: Image
 
 
 class Chain:
@@ -162,6 +202,7 @@ class Chain:
             clock: the one that stamped the frames.
             first_tracks: the number of the first track, for each camera on which it is not 1.
         """
+        self.budget = Budget(config.budget, config.tracking, has_coarse=networks.coarse is not None)
         self._reader = FaceReader(networks, config, clock)
         self._config = config
         self._clock = clock
@@ -169,6 +210,7 @@ class Chain:
         self._trackers: dict[str, Tracker] = {}
         self._newest: dict[str, float] = {}
         self._followed: dict[tuple[str, int], _Followed] = {}
+        self._asides: dict[str, _Aside] = {}
 
     @property
     def next_tracks(self) -> dict[str, int]:
@@ -182,6 +224,7 @@ class Chain:
             self.forget_identities()
         self._config = config
         self._reader.reconfigure(config)
+        self.budget.reconfigure(config.budget, config.tracking)
         for tracker in self._trackers.values():
             tracker.settings = config.tracking
 
@@ -196,24 +239,44 @@ class Chain:
         Args:
             frame: the frames of a camera must come in order.
             match: asks the gallery about an embedding.
-            look_always: look at every face in this frame, also those that are decided (used while recording).
+            look_always: look at every face in this frame, also those that are decided, whatever it costs (used while
+                recording).
         """
         timer = self._reader.timer
         timer.start()
-        detections = self._reader.find(frame.image)
+        aside = self._asides.pop(frame.camera, None)
         tracker = self._trackers.get(frame.camera)
         if tracker is None:
             first = self._first_tracks.get(frame.camera, 1)
             tracker = self._trackers[frame.camera] = Tracker(self._config.tracking, first)
+        plan = self._plan(frame, tracker, put_aside=aside is not None, everything=look_always)
+        tried_ms = self._try_coarse(frame.image) if plan.try_coarse else 0.0
+        detections = self._reader.find(frame.image, coarse=plan.coarse) if plan.detect else []
         tracks, lost = tracker.update(detections, frame.captured)
         self._newest[frame.camera] = frame.captured
         self._forget(frame.camera, lost)
         timer.lap("track")
-        faces = tuple(self._face(frame, track, match, look_always) for track in tracks)
+        looks: dict[int, Look] = {}
+        rung = plan.rung
+        if plan.detect:
+            self.budget.costs.found(timer.total_ms - tried_ms, coarse=plan.coarse)
+            looks, rung = self._look(frame, tracks, plan, match)
+        elif aside is not None:
+            self._catch_up(frame.camera, aside, match)
+        faces = tuple(self._face(frame.camera, track, looks.get(track.number)) for track in tracks)
+        timer.lap("decide")
         engine_ms = sum(timer.stage_ms.get(step, 0.0) for step in ENGINE_STEPS)
         valid = not frame.blind and self._clock() - frame.captured <= self._config.freshness.max_age_s
         return Reading(
-            frame.stamp, faces, tuple(lost), timer.stage_ms, timer.total_ms, engine_ms, valid=valid
+            frame.stamp,
+            faces,
+            tuple(lost),
+            timer.stage_ms,
+            timer.total_ms,
+            engine_ms,
+            rung,
+            late=timer.total_ms > self.budget.deadline_ms,
+            valid=valid,
         )
 
     def end_silent(self, now: float, utc: float, silence: float) -> list[Reading]:
@@ -233,28 +296,81 @@ class Chain:
         for number in tracks:
             del self._followed[camera, number]
 
-    def _face(self, frame: Frame, track: Track, match: Matcher, look_always: bool) -> Face:
-        """The track as a face of the reading, after a look if one is due."""
-        key = frame.camera, track.number
-        followed = self._followed.get(key)
-        if followed is None:
-            followed = self._followed[key] = _Followed(
-                self._config, self._reader.networks.manifest.face.labels
-            )
-        embedding = None
-        age = frame.captured - followed.looked
-        due = look_always or not followed.vote.decided or age >= self._config.tracking.refresh_s
-        if due and not track.coasting:
-            look = self._reader.look(frame.image, track.detection)
-            embedding = look.embedding
-            followed.looked = frame.captured
-            followed.quality = look.quality
-            followed.emotion = followed.smoother.add(look.logits, frame.captured)
-            if look.quality.good:
-                followed.vote.add(match(look.embedding))
+    def _plan(self, frame: Frame, tracker: Tracker, *, put_aside: bool, everything: bool) -> Plan:
+        """What the budget allows for this frame."""
+        decided = [
+            each.vote.decided for (camera, _), each in self._followed.items() if camera == frame.camera
+        ]
+        return self.budget.plan(
+            frame.camera,
+            frame.captured,
+            len(decided) - sum(decided),
+            sum(decided),
+            unseen_s=tracker.unseen(frame.captured),
+            put_aside=put_aside,
+            everything=everything,
+        )
+
+    def _try_coarse(self, image: Image) -> float:
+        """Find faces coarsely to learn what that costs, in milliseconds."""
+        self._reader.find(image, coarse=True)
+        spent_ms = self._reader.timer.total_ms
+        self.budget.costs.tried(spent_ms)
+        return spent_ms
+
+    def _look(
+        self, frame: Frame, tracks: list[Track], plan: Plan, match: Matcher
+    ) -> tuple[dict[int, Look], int]:
+        """Look at the faces that are due for it, as far as the plan and the time left allow.
+
+        Who has waited longest comes first, and of those the largest.
+
+        Returns:
+            Looks by the number of their track, and the rung that says what was left out.
+        """
+        timer, rung = self._reader.timer, plan.rung
+        looks: dict[int, Look] = {}
+        waiting = []
+        for track in tracks:
+            followed = self._followed.get((frame.camera, track.number))
+            if followed is None:
+                labels = self._reader.networks.manifest.face.labels
+                followed = _Followed(self._config, labels, frame.captured)
+                self._followed[frame.camera, track.number] = followed
+            waited = frame.captured - followed.looked
+            if not track.coasting and (not followed.vote.decided or waited >= plan.refresh_s):
+                waiting.append((waited, track, followed))
+        for waited, track, followed in sorted(waiting, key=lambda each: -each[0]):
+            decided = followed.vote.decided
+            spent = timer.total_ms
+            if len(looks) < plan.looks and self.budget.may_look(plan, spent, waited, decided=decided):
+                look = looks[track.number] = self._reader.look(frame.image, track.detection)
+                _learn(followed, look, frame.captured, match)
+                timer.lap("decide")
+                self.budget.costs.looked(timer.total_ms - spent)
+            elif plan.rung == TOP and not looks and frame.camera not in self._asides:
+                quality = self._reader.cut(frame.image, track.detection)
+                chip = self._reader.chip.copy()
+                self._asides[frame.camera] = _Aside(track.number, frame.captured, quality, chip)
             else:
-                followed.vote.add_poor()
-        self._reader.timer.lap("decide")
+                rung = max(rung, 1 if decided else 3)
+        return looks, rung
+
+    def _catch_up(self, camera: str, aside: _Aside, match: Matcher) -> None:
+        """Look at the chip that the frame before had no time for."""
+        followed = self._followed.get((camera, aside.track))
+        if followed is None:
+            return
+        timer = self._reader.timer
+        spent = timer.total_ms
+        np.copyto(self._reader.chip, aside.chip)
+        _learn(followed, self._reader.read(aside.quality), aside.captured, match)
+        timer.lap("decide")
+        self.budget.costs.looked(timer.total_ms - spent)
+
+    def _face(self, camera: str, track: Track, look: Look | None) -> Face:
+        """The track as a face of the reading."""
+        followed = self._followed[camera, track.number]
         return Face(
             track.number,
             track.detection,
@@ -263,5 +379,16 @@ class Chain:
             followed.vote.state,
             followed.vote.match,
             followed.emotion,
-            embedding,
+            look.embedding if look is not None else None,
         )
+
+
+def _learn(followed: _Followed, look: Look, captured: float, match: Matcher) -> None:
+    """Take in a look at a frame that was ``captured`` then."""
+    followed.looked = captured
+    followed.quality = look.quality
+    followed.emotion = followed.smoother.add(look.logits, captured)
+    if look.quality.good:
+        followed.vote.add(match(look.embedding))
+    else:
+        followed.vote.add_poor()

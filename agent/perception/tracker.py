@@ -1,5 +1,6 @@
 """Follow faces from frame to frame: each track predicts its place, detections are given to the nearest prediction."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from agent.perception.detector import iou
 from agent.perception.types import Detection, Float32
 
 _VELOCITY_GAIN = 0.4  # share of a newly seen motion that enters the velocity; smooths the detector's jitter
+_STOP_S = 1.0  # time in which an unseen face loses most of its speed: heads on seats sway, they do not travel
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,10 @@ class Tracker:
             self.next += 1
         return sorted(self._tracks.values(), key=lambda t: -t.detection.area), lost
 
+    def unseen(self, now: float) -> float:
+        """For how long at most a track has not been seen at ``now``, seconds; 0 without tracks."""
+        return max((now - track.seen for track in self._tracks.values()), default=0.0)
+
     def expire(self, now: float) -> list[int]:
         """End the tracks that have not been seen for too long at ``now`` seconds; returns their numbers.
 
@@ -85,16 +91,17 @@ class Tracker:
 
 
 def _predict(track: Track, now: float) -> Track:
-    """The track moved on to ``now`` at its velocity."""
-    elapsed = max(0.0, now - track.updated)
-    dx, dy = track.velocity[0] * elapsed, track.velocity[1] * elapsed
+    """The track moved on to ``now`` at its velocity, which fades."""
+    left = math.exp(-max(0.0, now - track.updated) / _STOP_S)
+    (vx, vy), path_s = track.velocity, _STOP_S * (1 - left)
+    dx, dy = vx * path_s, vy * path_s
     x1, y1, x2, y2 = track.detection.box
     moved = replace(
         track.detection,
         box=(x1 + dx, y1 + dy, x2 + dx, y2 + dy),
         landmarks=track.detection.landmarks + np.array([dx, dy], np.float32),
     )
-    return replace(track, detection=moved, updated=now)
+    return replace(track, detection=moved, velocity=(vx * left, vy * left), updated=now)
 
 
 def _correct(predicted: Track, detection: Detection, now: float) -> Track:

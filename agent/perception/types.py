@@ -174,7 +174,8 @@ class Reading:
         stage_ms: milliseconds spent in each step.
         total_ms: milliseconds from the start of perception to its end.
         engine_ms: milliseconds of ``total_ms`` spent inside the engines.
-        rung: the step of the budget's ladder in force; 0 is everything.
+        rung: the step of the budget's ladder in force, or what this frame alone had to leave out; 0 leaves nothing out.
+        late: it took longer than the budget allows.
         valid: the verdicts are about who is there now; false for input too old to trust, or from a blind camera.
     """
 
@@ -185,4 +186,5 @@ class Reading:
     total_ms: float = 0.0
     engine_ms: float = 0.0
     rung: int = 0
+    late: bool = False
     valid: bool = True

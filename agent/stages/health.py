@@ -6,15 +6,17 @@ from typing import Protocol
 
 import psutil
 
+from agent import heat
 from agent.events import CameraHealth, Event, HealthEvent
 from agent.live import Live
 from agent.mailbox import Mailbox
 from agent.publishing import rfc3339
 from agent.stage import Stage
 from agent.stages.camera import ADVICE, CameraStage
-from agent.statistics import FrameTimes
+from agent.statistics import FrameTimes, Growth
 
 _MINUTE = 60.0
+_MOSTLY = 0.5  # share of the last minute in trouble from which it is told as a problem
 
 
 class Watched(Protocol):
@@ -43,6 +45,10 @@ class Watched(Protocol):
         """Messages that were not published."""
         ...
 
+    def dropped_frames(self) -> int:
+        """Frames of all cameras that were replaced by a newer one before they were looked at."""
+        ...
+
     def ages(self, now: float) -> dict[str, float]:
         """Seconds since the last sign of life of each stage."""
         ...
@@ -63,6 +69,8 @@ class HealthStage(Stage):
         self._watched = watched
         self._outbox = outbox
         self._process = psutil.Process()
+        self._thermometer = heat.Thermometer()
+        self._drops = Growth(_MINUTE)
 
     def work(self) -> None:
         """Report until told to stop."""
@@ -72,10 +80,15 @@ class HealthStage(Stage):
         while not self.stopping.wait(min(0.2, max(0.0, reported + self._interval - time.monotonic()))):
             self.beat()
             now = time.monotonic()
+            self._thermometer.look(now)
+            self._live.budget_share = heat.share(
+                self._thermometer.zones, self._thermometer.mode, self._live.config.budget.power_modes
+            )
+            dropped_frames = self._drops.of(self._watched.dropped_frames(), now)
             if now - reported < self._interval:
                 continue
             seen = self._watched.times.frames
-            event = self._report(now, (seen - frames) / (now - reported))
+            event = self._report(now, (seen - frames) / (now - reported), dropped_frames)
             reported, frames = now, seen
             with self.acting():
                 self._live.health = event
@@ -85,8 +98,9 @@ class HealthStage(Stage):
     def _interval(self) -> float:
         return self._live.config.events.health_s
 
-    def _report(self, now: float, fps: float) -> HealthEvent:
+    def _report(self, now: float, fps: float, dropped_frames: int) -> HealthEvent:
         watched = self._watched
+        times, budget = watched.times, self._live.config.budget
         cameras = tuple(camera.health() for camera in watched.cameras)
         snapshot = self._live.snapshot
         return HealthEvent(
@@ -97,13 +111,23 @@ class HealthStage(Stage):
             people=len(snapshot.names),
             cameras=cameras,
             fps=round(fps, 2),
-            frame_ms=watched.times.frame_ms(_MINUTE),
+            frame_ms=times.frame_ms(_MINUTE),
+            missed=times.late(_MINUTE),
+            dropped_frames=dropped_frames,
+            rung=times.rung,
+            budget_ms=round(self._live.budget_share * budget.frame_ms, 3) or None,
+            celsius={zone.name: zone.celsius for zone in self._thermometer.zones},
+            power_mode=self._thermometer.mode,
             stages={name: round(age, 3) for name, age in watched.ages(now).items()},
             restarts=watched.restarts,
             rss_mb=round(self._process.memory_info().rss / 2**20, 1),
             cpu_percent=self._process.cpu_percent(),
             dropped=watched.dropped,
-            problems=(*watched.notes(), *_problems(cameras, snapshot.skipped)),
+            problems=(
+                *watched.notes(),
+                *_problems(cameras, snapshot.skipped),
+                *_shortage(times, budget.frame_ms),
+            ),
         )
 
 
@@ -118,3 +142,14 @@ def _problems(cameras: Sequence[CameraHealth], skipped: int) -> tuple[str, ...]:
             f"{skipped} samples in the gallery come from another pack and are not matched; record these people again"
         )
     return tuple(problems)
+
+
+def _shortage(times: FrameTimes, frame_ms: float) -> tuple[str, ...]:
+    """What a person should know when the budget is too small for the machine."""
+    blind = times.blind(_MINUTE)
+    if blind <= _MOSTLY:
+        return ()
+    return (
+        f"in {blind:.0%} of the frames of the last minute there was no time to look for faces; give the agent more "
+        f"of the machine, or raise budget.frame_ms ({frame_ms:g})",
+    )

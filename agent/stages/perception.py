@@ -67,7 +67,7 @@ class PerceptionStage(Stage):
         """Load the models, then read frames until told to stop."""
         for camera in self._first_tracks:
             self._hand_on(Reading(Stamp(camera, -1, time.monotonic(), time.time()), ()))
-        networks = load(self._pack, self._config)
+        networks = load(self._pack, self._config, coarse=self._config.budget.frame_ms > 0)
         try:
             self.notes = networks.notes
             config = self._live.config
@@ -96,6 +96,7 @@ class PerceptionStage(Stage):
             if threshold is None:
                 threshold = self._pack.manifest.face.threshold
             ask = partial(matcher.match, threshold=threshold, margin=config.identity.margin)
+            chain.budget.ease(self._live.budget_share)
             recording = self._live.recording.is_set()
             reading = chain.process(frame, ask, look_always=recording)
             self._hand_on(reading, recording=recording)
