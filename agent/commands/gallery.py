@@ -101,7 +101,7 @@ def _delete(config: "Config", name: str) -> None:
     from agent.gallery.store import Gallery
 
     if daemon_listens(config.control_endpoint):
-        request(config.control_endpoint, DeletePerson(name=name), Done, _ANSWER_S)
+        request(config.control_endpoint, DeletePerson(name=name), Done, _ANSWER_S, curve=config.curve)
         return
     with Gallery.open(config.gallery_path) as gallery:
         gallery.delete(name)

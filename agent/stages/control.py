@@ -66,7 +66,7 @@ class ControlStage(Stage):
             door.rcvhwm = _UNREAD
             with (
                 Gallery.open(self._config.gallery_path) as gallery,
-                sockets.bound(door, self._config.control_endpoint),
+                sockets.bound(door, self._config.control_endpoint, self._config.curve) as entrance,
             ):
                 self._desk = _Desk(
                     self._config,
@@ -78,7 +78,7 @@ class ControlStage(Stage):
                     door,
                     self.acting,
                 )
-                self._serve(self._desk)
+                self._serve(entrance, self._desk)
         finally:
             with self.acting():
                 self._context.destroy(linger=_LINGER_MS)
@@ -89,10 +89,13 @@ class ControlStage(Stage):
             self._desk.close()
         self._context.destroy(linger=_LINGER_MS)
 
-    def _serve(self, desk: "_Desk") -> None:
+    def _serve(self, entrance: sockets.Door, desk: "_Desk") -> None:
         try:
             while not self.stopping.is_set():
-                self.beat()
+                with self.acting():
+                    well = entrance.tend()
+                if well:
+                    self.beat()
                 desk.turn()
         finally:
             desk.close()
@@ -257,9 +260,12 @@ class _Desk:
             self._live.snapshot = snapshot
 
     def _send(self, envelope: list[bytes], reply: Reply) -> None:
-        """Reply; a client that has gone or reads nothing loses it (that is how a ROUTER sends)."""
+        """Reply; a client that has gone or reads nothing loses it (that is how a ROUTER sends).
+
+        An envelope that is none of ours may have a million frames, and is not echoed.
+        """
         with self._acting():
-            self._door.send_multipart([*envelope, control.encode(reply)])
+            self._door.send_multipart([*envelope[:2], control.encode(reply)])
 
     def _tell(
         self,

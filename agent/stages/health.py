@@ -43,6 +43,11 @@ class Watched(Protocol):
         """Messages that were not published."""
         ...
 
+    @property
+    def stalled(self) -> int:
+        """Times that a subscriber began to miss messages."""
+        ...
+
     def ages(self, now: float) -> dict[str, float]:
         """Seconds since the last sign of life of each stage."""
         ...
@@ -103,6 +108,7 @@ class HealthStage(Stage):
             rss_mb=round(self._process.memory_info().rss / 2**20, 1),
             cpu_percent=self._process.cpu_percent(),
             dropped=watched.dropped,
+            stalled=watched.stalled,
             problems=(*watched.notes(), *_problems(cameras, snapshot.skipped)),
         )
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import zmq
 
-from agent.config import Config, Events
+from agent.config import Config, Curve, Events
 from agent.events import Event, HealthEvent
 from agent.mailbox import Mailbox
 from agent.perception.types import Detection, Emotion, Face, Pose, Quality, Reading, Stamp
@@ -86,7 +86,8 @@ class Publisher:
         arrival = threading.Condition()
         self.readings = Mailbox[Reading](256, arrival)
         self.outbox = Mailbox[Event](256, arrival)
-        config = Config(events=Events(endpoint=endpoint, **events))
+        # Keys have tests of their own, in test_network.py.
+        config = Config(events=Events(endpoint=endpoint, **events), curve=Curve(insecure=True))
         self.stage = PublisherStage(config, LABELS, self.readings, self.outbox)
         self.endpoint = endpoint
 
