@@ -205,15 +205,16 @@ class Events(_Table, frozen=True):
     queue: Annotated[
         int,
         Meta(description="Messages kept for a slow subscriber before it misses some.", ge=1, le=1_000_000),
-    ] = 10_000
+    ] = 4000
     queue_mb: Annotated[
         float,
         Meta(
-            description="Memory for those messages, MiB: where they are long, fewer are kept. Subscribers share it.",
+            description="Memory for those messages, MiB. As many are kept as fit if each shows `detector.max_faces` "
+            "faces. Slow subscribers share it.",
             gt=0,
             le=4096,
         ),
-    ] = 32.0
+    ] = 40.0
     health_s: Annotated[
         float, Meta(description="Time between two health events, seconds.", gt=0, le=3600)
     ] = 1.0

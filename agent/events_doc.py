@@ -66,9 +66,9 @@ while True:
 - **The present state at once.** Who subscribes to a topic is told what holds: the newest `health`, and the newest
   `identity` and `emotion` of each track that is alive. These are messages like others, with numbers of their own, but
   `repeats` is not 0 and `monotonic`, `utc` and `frame` are those of the time they tell of. ZeroMQ can send them only to
-  everybody who wants the topic: when somebody else subscribes you hear them too. Leave out what you know: a message whose
-  `repeats` is not less than the first `seq` that you have heard of its topic. `valid` is false when the camera has
-  delivered nothing since.
+  everybody who wants the topic, so when somebody else subscribes you hear them too. Leave out what you know: a message
+  whose `repeats` is not less than the first `seq` that you have heard of its topic. `valid` is false when the camera
+  has delivered nothing since.
 - **Nobody waits.** A subscriber that stalls or dies slows neither the agent nor other subscribers.
 - **Validity.** Believe a message only when `valid` is true. It is false when the frame was too old by the time it had
   been looked at. A change that was told while not valid is told again once it is, so leaving out such messages loses no

@@ -74,7 +74,7 @@ def listen(
         poller.register(socket, zmq.POLLIN)
         poller.register(monitor, zmq.POLLIN)
         ears: defaultdict[str, _Ear] = defaultdict(_Ear)
-        silent = False
+        told: set[str] = set()  # of the silence that goes on
         while True:
             ready = dict(poller.poll(_SILENCE_MS))
             if socket not in ready:
@@ -86,18 +86,18 @@ def listen(
                     news = sockets.ask_for_entry(endpoint)
                 else:
                     continue
-                if not silent:
+                if news not in told:
                     say(news)
-                silent = True
+                told.add(news)
                 continue
-            silent = False
+            told.clear()
             name, body = socket.recv_multipart()
             topic = name.decode()
             if topics and topic not in topics:
                 continue
             text = body if body.startswith(b"{") else msgspec.json.encode(msgspec.msgpack.decode(body))
             head = msgspec.json.decode(text, type=_Head)
-            if told := ears[topic].hear(head):
-                say(f"{topic}: {told}")
+            if gap := ears[topic].hear(head):
+                say(f"{topic}: {gap}")
             if not ears[topic].knows(head):
                 yield text
