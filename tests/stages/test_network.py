@@ -1,6 +1,7 @@
 """Over TCP only those come in whose key is on the list; who is taken off it is out at once; nobody holds up others."""
 
 import json
+import random
 import socket as sockets
 import threading
 import time
@@ -139,6 +140,8 @@ def serve(tmp_path, monkeypatch) -> Iterator[Callable[..., Served]]:
         served = Served(kind, config, stage, outbox)
         made.append(served)
         stage.start()
+        host, port = served.endpoint.removeprefix("tcp://").split(":")
+        wait_until(lambda: _listens(host, int(port)) or not stage.alive)
         if kind == "events":
             threading.Thread(target=served.talk, daemon=True).start()
         return served
@@ -298,7 +301,6 @@ class raw:  # noqa: N801 - used as a function
 
     def __init__(self, served: Served, mechanism: bytes = b"NULL") -> None:
         host, port = served.endpoint.removeprefix("tcp://").split(":")
-        wait_until(lambda: served.stage.alive and _listens(host, int(port)))
         self.wire = sockets.create_connection((host, int(port)))
         greeting = b"\xff" + bytes(8) + b"\x7f\x03\x01" + mechanism.ljust(20, b"\0") + bytes(32)
         self.wire.sendall(greeting)
@@ -340,6 +342,19 @@ def test_connections_that_say_nothing_are_dropped_and_keep_nobody_out(served):
     finally:
         for wire in silent:
             wire.close()
+
+
+def test_bytes_that_are_not_zeromqs_end_nothing(served):
+    chance = random.Random(3)  # noqa: S311 - the same bytes each time
+    friend = served.friend("tablet")
+    assert friend.served()
+    for number in range(200):
+        with raw(served, b"CURVE") as wire, suppress(ConnectionError):
+            hello = b"\x04\xc8\x05HELLO\x01\x00" + chance.randbytes(192)
+            endless = b"\x06" + b"\xff" * 8
+            wire.sendall((hello, endless, chance.randbytes(300), b"\x04\x05\x05HELLO")[number % 4])
+    assert friend.served()
+    assert served.stage.alive
 
 
 def test_a_peer_that_answers_no_ping_is_dropped(serve):
