@@ -95,7 +95,9 @@ class Doorkeeper:
 
     def _run(self) -> None:
         try:
-            with self._context.socket(zmq.REP) as door:
+            # Through a shadow: destroying the context from elsewhere then waits until this thread, told by
+            # ContextTerminated, has closed its socket itself.
+            with zmq.Context.shadow(self._context).socket(zmq.REP) as door:
                 door.linger = 0
                 door.bind(_ENDPOINT)
                 self._ready.set()
@@ -104,6 +106,8 @@ class Doorkeeper:
                     if door.poll(_LOOK_MS):
                         door.send_multipart(self._answer(door.recv_multipart()))
                     self._look()
+        except zmq.ContextTerminated:
+            log.debug("the doorkeeper's door was taken away")
         except Exception:  # the boundary of the thread; who owns the socket sees that it has ended
             log.exception("the doorkeeper failed; nobody new is let in")
 

@@ -86,10 +86,18 @@ class Served:
 
     kind: str
     config: Config
-    stage: Stage
     outbox: Mailbox[Event]
     clients: list[Client] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        """Start the stage, in the place of another if there is one."""
+        if self.kind == "events":
+            readings = Mailbox[Reading](256, self.outbox.arrival)
+            self.stage: Stage = PublisherStage(self.config, (), readings, self.outbox)
+        else:
+            self.stage = ControlStage(self.config, "a" * 64, Live(Snapshot()), self.outbox)
+        self.stage.start()
 
     @property
     def endpoint(self) -> str:
@@ -130,18 +138,11 @@ def serve(tmp_path, monkeypatch) -> Iterator[Callable[..., Served]]:
             control=Control(endpoint=free_endpoint()),
             curve=Curve(**({"folder": str(tmp_path / "curve")} | curve)),
         )
-        arrival = threading.Condition()
-        outbox = Mailbox[Event](256, arrival)
-        stage = (
-            PublisherStage(config, (), Mailbox[Reading](256, arrival), outbox)
-            if kind == "events"
-            else ControlStage(config, "a" * 64, Live(Snapshot()), outbox)
-        )
-        served = Served(kind, config, stage, outbox)
+        served = Served(kind, config, Mailbox[Event](256, threading.Condition()))
         made.append(served)
-        stage.start()
+        served.start()
         host, port = served.endpoint.removeprefix("tcp://").split(":")
-        wait_until(lambda: _listens(host, int(port)) or not stage.alive)
+        wait_until(lambda: _listens(host, int(port)) or not served.stage.alive)
         if kind == "events":
             threading.Thread(target=served.talk, daemon=True).start()
         return served
@@ -232,6 +233,22 @@ def test_without_a_doorkeeper_nobody_new_comes_in_and_the_stage_says_so(served, 
     assert served.stage.join(5)
     assert isinstance(served.stage.failure, EndpointError)
     assert "doorkeeper has died" in str(served.stage.failure)
+
+
+def test_a_stage_that_takes_the_place_of_one_that_was_given_up_has_a_doorkeeper_of_its_own(served):
+    friend = served.friend("tablet")
+    assert friend.served()
+    for _ in range(3):
+        before = served.stage
+        began = time.monotonic()
+        assert before.give_up(2)
+        assert time.monotonic() - began < 2
+        served.start()
+        assert friend.served()
+        assert not served.client(curve_keys.new_pair()).served(REFUSED_S)
+        assert before.join(5)
+        assert before.failure is None
+    wait_until(lambda: [each.name for each in threading.enumerate()].count("doorkeeper") == 1)
 
 
 def test_a_secret_key_that_others_may_read_keeps_the_stage_from_starting(tmp_path, serve):
