@@ -18,6 +18,7 @@ from agent.commands import (
     evaluate,
     events,
     gallery,
+    keys,
     models,
     record,
     run,
@@ -39,6 +40,7 @@ app.command("analyze")(analyze.analyze)
 app.command("doctor")(doctor.doctor)
 app.add_typer(bench.app, name="bench")
 app.add_typer(gallery.app, name="gallery")
+app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.add_typer(config.app, name="config")
 app.add_typer(evaluate.app, name="evaluate")

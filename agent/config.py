@@ -243,7 +243,16 @@ class Events(_Table, frozen=True):
     queue: Annotated[
         int,
         Meta(description="Messages kept for a slow subscriber before it misses some.", ge=1, le=1_000_000),
-    ] = 10_000
+    ] = 4000
+    queue_mb: Annotated[
+        float,
+        Meta(
+            description="Memory for those messages, MiB. As many are kept as fit if each shows `detector.max_faces` "
+            "faces. Slow subscribers share it.",
+            gt=0,
+            le=4096,
+        ),
+    ] = 40.0
     health_s: Annotated[
         float, Meta(description="Time between two health events, seconds.", gt=0, le=3600)
     ] = 1.0
@@ -255,6 +264,44 @@ class Control(_Table, frozen=True):
     endpoint: Annotated[
         str, Meta(description="ZeroMQ address of requests; empty: `control.sock` in the runtime folder.")
     ] = ""
+
+
+class Curve(_Table, frozen=True):
+    """Who is let in over the network: the keys of ZeroMQ's CURVE. Endpoints with a socket file need none."""
+
+    folder: Annotated[
+        str,
+        Meta(
+            description="Folder of the daemon's own key and of its list of clients; empty: `curve` in the data folder."
+        ),
+    ] = ""
+    client_key: Annotated[
+        str,
+        Meta(
+            description="For commands such as `cabinsense events`: the file `NAME.key_secret` that `cabinsense keys "
+            "new` has made; empty: the daemon's own key, where this user may read it."
+        ),
+    ] = ""
+    server_key: Annotated[
+        str,
+        Meta(
+            description="Likewise: the daemon's public key, 40 characters, as `cabinsense keys list` prints it there; "
+            "empty: that of the daemon on this machine.",
+            pattern=r"^([0-9a-zA-Z.:+=^!/*?&<>()\[\]{}@%$#-]{40})?$",
+        ),
+    ] = ""
+    insecure: Annotated[
+        bool,
+        Meta(
+            description="Let in everybody who reaches a `tcp://` endpoint, without key or encryption; `health` then "
+            "says so. For a network on which nobody else is."
+        ),
+    ] = False
+
+    @property
+    def path(self) -> Path:
+        """Folder of the keys."""
+        return Path(self.folder).expanduser() if self.folder else paths.data_dir() / "curve"
 
 
 class Freshness(_Table, frozen=True):
@@ -379,6 +426,7 @@ class Config(_Table, frozen=True):
     gallery: Gallery = field(default_factory=Gallery)
     events: Events = field(default_factory=Events)
     control: Control = field(default_factory=Control)
+    curve: Curve = field(default_factory=Curve)
     freshness: Freshness = field(default_factory=Freshness)
     supervision: Supervision = field(default_factory=Supervision)
     log: Log = field(default_factory=Log)
@@ -411,6 +459,7 @@ class Config(_Table, frozen=True):
             ),
             events=msgspec.structs.replace(self.events, endpoint=self.events_endpoint),
             control=msgspec.structs.replace(self.control, endpoint=self.control_endpoint),
+            curve=msgspec.structs.replace(self.curve, folder=str(self.curve.path)),
         )
 
     @property

@@ -13,6 +13,8 @@ import msgspec
 import zmq
 from msgspec import Meta, Struct
 
+from agent import sockets
+from agent.config import Curve
 from agent.events import HealthEvent
 from agent.gallery.types import Person
 from engines.errors import UserError
@@ -28,7 +30,8 @@ class ControlError(UserError):
     """The daemon cannot be asked, or has refused.
 
     Attributes:
-        code: what a program may look at: ``no_daemon``, ``no_answer``, ``endpoint``, or the code of a ``Refused``.
+        code: what a program may look at: ``no_daemon``, ``no_answer``, ``endpoint``, ``key`` (we are not let in), or
+            the code of a ``Refused``.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -243,6 +246,7 @@ def request(
     expect: type[R],
     timeout_s: float,
     waiting: Callable[[float], None] = lambda _: None,
+    curve: Curve | None = None,
 ) -> R:
     """Ask the daemon at ``endpoint`` and wait for its reply.
 
@@ -252,10 +256,12 @@ def request(
         expect: the type of the reply to ``request``.
         timeout_s: how long to wait.
         waiting: called about ten times a second with the seconds that have passed.
+        curve: keys, for an endpoint that asks for them.
 
     Raises:
-        ControlError: no daemon runs there, it ends before it has answered, it does not answer in time, or it
-            refuses.
+        ControlError: no daemon runs there, it does not let us in, it ends before it has answered, it does not answer in
+            time, or it refuses.
+        KeysError: the endpoint asks for keys, and ``curve`` has none that can be used.
     """
     if not daemon_listens(endpoint):
         raise ControlError(
@@ -263,9 +269,13 @@ def request(
         )
     started = time.monotonic()
     looked = 0.0
-    with zmq.Context() as context, context.socket(zmq.REQ) as client:
+    with (
+        zmq.Context() as context,
+        context.socket(zmq.REQ) as client,
+        sockets.handshakes(client) as monitor,
+    ):
         client.linger = 0
-        client.connect(endpoint.replace("tcp://*:", "tcp://127.0.0.1:"))
+        sockets.connect(client, endpoint, curve)
         client.send(encode(request))
         while not client.poll(round(_STEP_S * 1000)):
             passed = time.monotonic() - started
@@ -283,6 +293,8 @@ def request(
                         f"the daemon at {endpoint} ended before it answered; look at its log, start it again with "
                         "`cabinsense run`, and try again",
                     )
+                if sockets.refused(monitor):
+                    raise ControlError("key", sockets.ask_for_entry(endpoint))
             waiting(passed)
         data = client.recv()
     try:

@@ -20,6 +20,7 @@ from agent.mailbox import Mailbox
 from agent.notify import Notifier
 from agent.perception.types import Frame, Reading
 from agent.reload import Reloader
+from agent.sockets import open_doors
 from agent.stage import Stage
 from agent.stages.camera import CameraStage
 from agent.stages.control import ControlStage
@@ -172,6 +173,12 @@ class Daemon:
         publisher = self._stages.get("publisher")
         return publisher.dropped if isinstance(publisher, PublisherStage) else 0
 
+    @property
+    def stalled(self) -> int:
+        """Times that a subscriber was so slow that it began to miss messages."""
+        publisher = self._stages.get("publisher")
+        return publisher.stalled if isinstance(publisher, PublisherStage) else 0
+
     def ages(self, now: float) -> dict[str, float]:
         """Seconds since the last sign of life of each stage."""
         return {name: stage.age(now) for name, stage in self._stages.copy().items()}
@@ -180,7 +187,7 @@ class Daemon:
         """What a person should know of how the daemon runs."""
         perception = self._stages.get("perception")
         notes = perception.notes if isinstance(perception, PerceptionStage) else ()
-        return (*notes, *self._reloader.problems())
+        return (*notes, *open_doors(self._config), *self._reloader.problems())
 
     def dropped_frames(self) -> int:
         """Frames of all cameras that were replaced by a newer one before they were looked at."""

@@ -25,6 +25,13 @@ class Event(Struct, frozen=True, kw_only=True):
     seq: Annotated[
         int, Meta(description="Counts the messages of this topic from 1; a gap means messages were missed.")
     ] = 0
+    repeats: Annotated[
+        int,
+        Meta(
+            description="The `seq` under which this was last sent, when it is sent again because somebody has just "
+            "subscribed; 0 for news."
+        ),
+    ] = 0
     monotonic: Annotated[
         float, Meta(description="Seconds on the agent's monotonic clock when the frame was captured.")
     ]
@@ -242,6 +249,13 @@ class HealthEvent(Event, frozen=True, kw_only=True, tag="health", tag_field="top
         float, Meta(description="Processor use since the last health event, 100 is one core.")
     ]
     dropped: Annotated[int, Meta(description="Messages that fell out before they could be published.")]
+    stalled: Annotated[
+        int,
+        Meta(
+            description="Times since the start that a subscriber was so slow that it began to miss messages. ZeroMQ "
+            "does not tell which, nor how many messages."
+        ),
+    ] = 0
     problems: Annotated[tuple[str, ...], Meta(description="What is wrong, in words, with the remedy.")] = ()
 
 

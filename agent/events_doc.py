@@ -35,7 +35,8 @@ schema {SCHEMA}.
 
 A ZeroMQ PUB socket at `events.endpoint` of the configuration; without it `ipc://FOLDER/events.sock`, where FOLDER is
 the first that is set of `$RUNTIME_DIRECTORY` (the service's, `/run/cabinsense`) and `$XDG_RUNTIME_DIR/cabinsense`, else
-`run` in the data folder. Only the daemon's own user may use the socket. Every message has two parts:
+`run` in the data folder. Only the daemon's own user may use the socket; a `tcp://` endpoint asks for keys, see
+[network.md](network.md). Every message has two parts:
 
 1. the topic: {", ".join(f"`{topic}`" for topic in TOPICS)};
 2. one JSON object in UTF-8, or a MessagePack map of the same shape where `events.encoding` says `msgpack`.
@@ -60,8 +61,14 @@ while True:
   come in the order of capture.
 - **Gaps.** `seq` counts the messages of a topic from 1. A number left out means that this subscriber missed messages,
   because it was too slow (the agent keeps `events.queue` messages for each subscriber) or not connected; a number that
-  is not greater than the last one means that the agent was started anew. Who subscribes late hears what comes from then
-  on; each `face` event says who is in the picture. `frame` has gaps of its own: frames that were not looked at.
+  is not greater than the last one means that the agent was started anew. `frame` has gaps of its own: frames that were
+  not looked at.
+- **The present state at once.** Who subscribes to a topic is told what holds: the newest `health`, and the newest
+  `identity` and `emotion` of each track that is alive. These are messages like others, with numbers of their own, but
+  `repeats` is not 0 and `monotonic`, `utc` and `frame` are those of the time they tell of. ZeroMQ can send them only to
+  everybody who wants the topic, so when somebody else subscribes you hear them too. Leave out what you know: a message
+  whose `repeats` is not less than the first `seq` that you have heard of its topic. `valid` is false when the camera
+  has delivered nothing since.
 - **Nobody waits.** A subscriber that stalls or dies slows neither the agent nor other subscribers.
 - **Validity.** Believe a message only when `valid` is true. It is false when the frame was too old by the time it had
   been looked at, and while the lens is covered or the picture frozen: an empty `face` event then does not mean that

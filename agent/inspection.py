@@ -18,6 +18,7 @@ from pathlib import Path
 
 from agent import __version__, control, paths, upkeep
 from agent.config import Config, ConfigError, load
+from agent.curve_keys import KeysError
 from agent.doctor import Camera, Facts, Gate, Node, OpenCV, Plan, Wish
 from agent.gallery.types import GalleryError
 from engines import gates, probe
@@ -53,7 +54,7 @@ def inspect(
         found = {library: each.result() for library, each in zip(libraries, asked, strict=True)}
     pack, pack_problem = _pack(settings)
     people, gallery_problem = _gallery(settings)
-    daemon, daemon_problem = _daemon(settings.control_endpoint)
+    daemon, daemon_problem = _daemon(settings)
     return Facts(
         agent=__version__,
         python=platform.python_version(),
@@ -220,21 +221,26 @@ def _disk(folder: Path) -> int:
     return shutil.disk_usage(folder).free // 2**20
 
 
-def ask_daemon(endpoint: str) -> str:
+def ask_daemon(config: Config) -> str:
     """How the running agent is, in a few words.
 
     Raises:
         ControlError: none runs, or it does not answer.
+        KeysError: it asks for a key, and the configuration has none that can be used.
     """
-    status = control.request(endpoint, control.GetStatus(), control.Status, _ANSWER_S)
+    status = control.request(
+        config.control_endpoint, control.GetStatus(), control.Status, _ANSWER_S, curve=config.curve
+    )
     if status.health is None:
         return "runs, has just started"
     return f"runs, {status.health.fps:g} frames a second, {len(status.health.problems)} problems"
 
 
-def _daemon(endpoint: str) -> tuple[str, str]:
+def _daemon(config: Config) -> tuple[str, str]:
     """The daemon's answer, and why there is none; both empty if none runs."""
     try:
-        return ask_daemon(endpoint), ""
+        return ask_daemon(config), ""
+    except KeysError as error:
+        return "", str(error)
     except control.ControlError as error:
         return "", "" if error.code == "no_daemon" else str(error)

@@ -29,7 +29,7 @@ def asked(config: Config, change: Request) -> Done | None:
     """
     if not daemon_listens(config.control_endpoint):
         return None
-    return request(config.control_endpoint, change, Done, ANSWER_S)
+    return request(config.control_endpoint, change, Done, ANSWER_S, curve=config.curve)
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def changing(config: Config) -> Iterator[Gallery]:
     if daemon_listens(config.control_endpoint):
         with opened(config) as gallery:
             yield gallery
-        request(config.control_endpoint, ReloadGallery(), Done, ANSWER_S)
+        request(config.control_endpoint, ReloadGallery(), Done, ANSWER_S, curve=config.curve)
         return
     with owned(config.gallery_path), opened(config) as gallery:
         yield gallery

@@ -33,7 +33,7 @@ def doctor(
     from agent.inspection import ask_daemon, inspect
 
     if running:
-        typer.echo(ask_daemon(load(config).control_endpoint))
+        typer.echo(ask_daemon(load(config)))
         return
     facts = inspect(config)
     found = report(facts)

@@ -42,7 +42,12 @@ def events(
 
     settings = load(config)
     topics = [each.value for each in topic or ()]
-    heard = listen(endpoint or settings.events_endpoint, topics, lambda text: typer.echo(text, err=True))
+    heard = listen(
+        endpoint or settings.events_endpoint,
+        topics,
+        lambda text: typer.echo(text, err=True),
+        settings.curve,
+    )
     try:
         for line in islice(heard, count):
             typer.echo(line)  # echo flushes: who reads the lines gets each at once

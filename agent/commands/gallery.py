@@ -143,7 +143,9 @@ def reject(
     from agent.config import load
     from agent.control import Done, RejectPerson, request
 
-    request(load(config).control_endpoint, RejectPerson(name=name, camera=camera), Done, upkeep.ANSWER_S)
+    settings = load(config)
+    wanted = RejectPerson(name=name, camera=camera)
+    request(settings.control_endpoint, wanted, Done, upkeep.ANSWER_S, curve=settings.curve)
     typer.echo(f"the face that was taken for {name} is remembered as not theirs")
 
 
@@ -174,7 +176,8 @@ def _people(config: "Config") -> "Sequence[Person]":
     from agent.control import ListPeople, People, daemon_listens, request
 
     if daemon_listens(config.control_endpoint):
-        return request(config.control_endpoint, ListPeople(), People, upkeep.ANSWER_S).people
+        answer = request(config.control_endpoint, ListPeople(), People, upkeep.ANSWER_S, curve=config.curve)
+        return answer.people
     if not config.gallery_path.exists():
         return ()
     with upkeep.opened(config, readonly=True) as gallery:

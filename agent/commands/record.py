@@ -87,9 +87,10 @@ def _from_camera(config: "Config", name: str, seconds: float, camera: str, *, ad
                 Recorded,
                 seconds + _ANSWER_S,
                 lambda passed: progress.update(bar, completed=passed),
+                config.curve,
             )
         except KeyboardInterrupt:  # before the bar is taken down, which fails on a terminal that was closed
-            request(config.control_endpoint, Cancel(), Done, _ANSWER_S)
+            request(config.control_endpoint, Cancel(), Done, _ANSWER_S, curve=config.curve)
             raise
     typer.echo(f"{reply.name} is enrolled: {reply.taken} samples taken, {reply.samples} in the gallery")
 

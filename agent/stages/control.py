@@ -69,7 +69,9 @@ class ControlStage(Stage):
             door.maxmsgsize = control.MAX_REQUEST
             door.rcvhwm = _UNREAD
             with Gallery.open(self._config.gallery_path, key=self._config.gallery_key_path) as gallery:
-                self._open.enter_context(sockets.bound(door, self._config.control_endpoint))
+                entrance = self._open.enter_context(
+                    sockets.bound(door, self._config.control_endpoint, self._config.curve)
+                )
                 self._desk = _Desk(
                     self._config,
                     self._pack_digest,
@@ -81,7 +83,10 @@ class ControlStage(Stage):
                     self.acting,
                 )
                 while not self.stopping.is_set():
-                    self.beat()
+                    with self.acting():
+                        well = entrance.tend()
+                    if well:
+                        self.beat()
                     self._desk.turn()
         finally:
             with self.acting():
@@ -319,9 +324,12 @@ class _Desk:
             self._live.matcher = matcher
 
     def _send(self, envelope: list[bytes], reply: Reply) -> None:
-        """Reply; a client that has gone or reads nothing loses it (that is how a ROUTER sends)."""
+        """Reply; a client that has gone or reads nothing loses it (that is how a ROUTER sends).
+
+        An envelope that is none of ours may have a million frames, and is not echoed.
+        """
         with self._acting():
-            self._door.send_multipart([*envelope, control.encode(reply)])
+            self._door.send_multipart([*envelope[:2], control.encode(reply)])
 
     def _tell(
         self,

@@ -45,6 +45,11 @@ class Watched(Protocol):
         """Messages that were not published."""
         ...
 
+    @property
+    def stalled(self) -> int:
+        """Times that a subscriber began to miss messages."""
+        ...
+
     def dropped_frames(self) -> int:
         """Frames of all cameras that were replaced by a newer one before they were looked at."""
         ...
@@ -123,6 +128,7 @@ class HealthStage(Stage):
             rss_mb=round(self._process.memory_info().rss / 2**20, 1),
             cpu_percent=self._process.cpu_percent(),
             dropped=watched.dropped,
+            stalled=watched.stalled,
             problems=(
                 *watched.notes(),
                 *_problems(cameras, snapshot.skipped),

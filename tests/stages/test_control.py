@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import zmq
 
-from agent.config import Camera, Config, Control
+from agent.config import Camera, Config, Control, Curve
 from agent.config import Gallery as GalleryConfig
 from agent.control import (
     MAX_REQUEST,
@@ -78,7 +78,7 @@ class Running:
         return self.config.control_endpoint
 
     def ask(self, what, expect=Done, timeout_s=10.0):
-        return request(self.endpoint, what, expect, timeout_s)
+        return request(self.endpoint, what, expect, timeout_s, curve=self.config.curve)
 
     def events(self) -> list[Event]:
         while (event := self.outbox.take(0)) is not None:
@@ -101,6 +101,7 @@ def configured(folder: Path, endpoint: str = "") -> Config:
         cameras=(Camera(name="cabin", source="0"), Camera(name="rear", source="1")),
         gallery=GalleryConfig(path=str(folder / "gallery.db")),
         control=Control(endpoint=endpoint or f"ipc://{folder}/run/c"),
+        curve=Curve(insecure=True),  # keys have tests of their own, in test_network.py
     )
 
 

@@ -17,12 +17,15 @@ import psutil
 import pytest
 import zmq
 
-from agent.config import Config, Events
+from agent.config import Config, Curve, Events
+from agent.enrolment import ADVICE
 from agent.events import Event, HealthEvent
+from agent.gallery.types import LONGEST_NAME
+from agent.listening import listen as hear
 from agent.mailbox import Mailbox
-from agent.perception.types import Detection, Emotion, Face, Pose, Quality, Reading, Stamp
+from agent.perception.types import Detection, Emotion, Face, Match, Pose, Quality, Reading, Stamp
 from agent.sockets import EndpointError
-from agent.stages.publisher import PublisherStage
+from agent.stages.publisher import PublisherStage, longest
 
 PATIENCE = 30.0
 LABELS = ("happy", "neutral")
@@ -69,13 +72,17 @@ def health(uptime: float = 0.0) -> HealthEvent:
     )
 
 
-def reading(index: int, faces: int = 1) -> Reading:
+def reading(index: int, faces: int = 1, at: float | None = None) -> Reading:
     detection = Detection((10.0, 20.0, 110.0, 150.0), 0.98, np.zeros((5, 2), np.float32))
     quality = Quality(80.0, 200.0, 120.0, 40.0, Pose(1.0, 2.0, 3.0))
     emotion = Emotion(LABELS[index // 10 % 2], (0.5, 0.5))
     found = (Face(i, detection, False, quality, "seen", None, emotion) for i in range(faces))
     return Reading(
-        Stamp("cabin", index, index / 30, 1.7e9 + index / 30), tuple(found), (), {"detect": 5.0}, 6.0
+        Stamp("cabin", index, index / 30 if at is None else at, 1.7e9 + index / 30),
+        tuple(found),
+        (),
+        {"detect": 5.0},
+        6.0,
     )
 
 
@@ -86,7 +93,8 @@ class Publisher:
         arrival = threading.Condition()
         self.readings = Mailbox[Reading](256, arrival)
         self.outbox = Mailbox[Event](256, arrival)
-        config = Config(events=Events(endpoint=endpoint, **events))
+        # Keys have tests of their own, in test_network.py.
+        config = Config(events=Events(endpoint=endpoint, **events), curve=Curve(insecure=True))
         self.stage = PublisherStage(config, LABELS, self.readings, self.outbox)
         self.endpoint = endpoint
 
@@ -332,3 +340,157 @@ def test_one_that_connects_before_the_daemon_is_there_hears_it_later(publish, en
         while not socket.poll(50):
             assert time.monotonic() < deadline
             publisher.outbox.put(health())
+
+
+@pytest.fixture
+def subscribe(endpoint) -> Iterator[Callable[..., zmq.Socket]]:
+    context = zmq.Context()
+
+    def make(*topics: str) -> zmq.Socket:
+        socket = context.socket(zmq.SUB)
+        for topic in topics:
+            socket.subscribe(topic)
+        socket.connect(endpoint)
+        return socket
+
+    yield make
+    context.destroy(linger=0)
+
+
+def next_event(socket: zmq.Socket, patience: float = PATIENCE) -> dict:
+    assert socket.poll(patience * 1e3), "nothing came"
+    return json.loads(socket.recv_multipart()[1])
+
+
+def test_who_subscribes_late_learns_the_present_state_at_once(publish, subscribe, endpoint):
+    publisher = publish(endpoint)
+    now = time.monotonic()
+    publisher.readings.put(reading(0, faces=3, at=now))
+    publisher.readings.put(reading(10, faces=2, at=now))  # the third has gone
+    publisher.outbox.put(health(5.0))
+    publisher.settle()
+    late = subscribe("identity", "emotion", "health")  # and nothing more is published
+    told = [next_event(late) for _ in range(5)]
+    assert {(each["topic"], each.get("track"), each["repeats"] > 0, each["valid"]) for each in told} == {
+        ("identity", 0, True, True), ("identity", 1, True, True),
+        ("emotion", 0, True, True), ("emotion", 1, True, True), ("health", None, True, True),
+    }  # fmt: skip
+    assert {each["label"] for each in told if each["topic"] == "emotion"} == {"neutral"}
+    assert {each["frame"] for each in told if each["topic"] == "emotion"} == {10}
+
+
+def test_who_was_there_before_can_tell_what_is_said_again_and_misses_no_number(publish, subscribe, endpoint):
+    publisher = publish(endpoint)
+    early = subscribe("identity")
+    index = 0
+    while not early.poll(50):
+        publisher.readings.put(reading(index, faces=index, at=time.monotonic()))
+        index += 1
+    first = next_event(early)
+    assert next_event(subscribe("identity"))["repeats"]
+    heard = [first]
+    while not heard[-1]["repeats"] >= first["seq"]:
+        heard.append(next_event(early))
+    publisher.readings.put(reading(index, faces=0, at=time.monotonic()))
+    while heard[-1]["change"] != "lost":
+        heard.append(next_event(early))
+    numbers = [each["seq"] for each in heard]
+    assert numbers == list(range(first["seq"], first["seq"] + len(heard)))
+    assert not heard[-1]["repeats"]
+
+
+def test_the_command_for_events_leaves_out_what_is_said_again(publish, subscribe, endpoint):
+    publisher = publish(endpoint)
+    publisher.readings.put(reading(0, at=time.monotonic()))
+    said: list[str] = []
+    heard = hear(endpoint, ["identity"], said.append)
+    assert json.loads(next(heard))["change"] == "seen"
+    witness = subscribe("identity")
+    assert next_event(witness)["repeats"] > 0
+    publisher.readings.put(reading(1, faces=0, at=time.monotonic()))
+    assert json.loads(next(heard))["change"] == "lost"  # and no second time seen
+    heard.close()
+    assert said == []
+
+
+def test_what_waits_for_a_stuck_subscriber_is_bounded_in_bytes_and_told(publish, listen, endpoint):
+    publisher = publish(endpoint, queue=100_000, queue_mb=4.0)
+    frozen, lively = listen(publisher), listen(publisher)
+    frozen.send_signal(signal.SIGSTOP)
+    for index in range(0, 4000, 50):  # 16 MB
+        publisher.feed(index, index + 50, faces=8)
+        publisher.outbox.put(health(index + 1))
+        assert lively.stdout.readline() == f"{index + 1}\n"
+        if index == 1000:
+            before = psutil.Process().memory_info().rss
+    assert psutil.Process().memory_info().rss - before < 6e6
+    assert publisher.stage.stalled >= 1
+    assert_without_gaps(heard(lively, publisher)["numbers"])
+    frozen.send_signal(signal.SIGCONT)
+
+
+def test_no_message_is_longer_than_the_queue_is_reckoned_with(publish, subscribe, endpoint):
+    publisher = publish(endpoint)
+    listener = subscribe("")
+    quality = Quality(1234.56, 12345.678, 123.456, 123.456, Pose(-89.9, -89.9, -179.9), tuple(ADVICE))
+    detection = Detection((-1e4 / 3, 1e4 / 3, 1e5 / 7, 1e5 / 9), 1 / 3, np.full((5, 2), -1e4 / 3, np.float32))
+    match = Match("\N{GRINNING FACE}" * LONGEST_NAME, 1 / 3, -1 / 3, 1 / 3, "")
+    emotion = Emotion("surprise" * 2, (0.5, 0.5))
+    most = Config().detector.max_faces
+    faces = tuple(Face(10**6 + i, detection, True, quality, "confirmed", match, emotion) for i in range(most))
+    steps = {f"a_step_of_the_chain_{i}": 123.456 for i in range(12)}
+    while not listener.poll(20):
+        publisher.readings.put(Reading(Stamp("c" * 32, 10**9, 1e9 / 3, 2e9), faces, (), steps, 1e3 / 3))
+    while (event := listener.recv_multipart())[0] != b"face":
+        pass
+    assert len(event[1]) > 0.5 * longest(Config())
+    assert len(event[1]) <= longest(Config())
+
+
+def test_whoever_subscribes_again_and_again_holds_up_nobody(publish, listen, subscribe, endpoint):
+    publisher = publish(endpoint)
+    listener = listen(publisher)
+    restless = subscribe()
+    for index in range(300):
+        for number in range(20):
+            restless.subscribe(f"identity{number}")
+            restless.unsubscribe(f"identity{number}")
+        restless.subscribe("identity")
+        restless.unsubscribe("identity")
+        publisher.feed(index, index + 1)
+    publisher.settle()
+    told = heard(listener, publisher)
+    assert told["frames"][-300:] == list(range(300))
+    assert_without_gaps(told["numbers"])
+    assert len(told["numbers"]["identity"]) < 200  # said again for several at once
+
+
+HUGE = """
+import os, sys, time, zmq
+socket = zmq.Context().socket(zmq.SUB)
+socket.connect(sys.argv[1])
+socket.subscribe("x" * 3 * 10**6)
+time.sleep(1)
+os._exit(0)  # libzmq cannot take down so deep a tree
+"""
+
+
+def test_what_is_no_subscription_or_a_huge_one_is_not_minded(publish, listen, endpoint):
+    publisher = publish(endpoint)
+    listener = listen(publisher)
+    huge = subprocess.Popen([sys.executable, "-c", HUGE, endpoint])
+    before = psutil.Process().memory_info().rss
+    while huge.poll() is None:
+        assert psutil.Process().memory_info().rss < before + 20e6
+        time.sleep(0.02)
+    with zmq.Context() as context, context.socket(zmq.XSUB) as odd:
+        odd.linger = 0
+        odd.connect(endpoint)
+        for frames in ([b""], [b"\x02x"], [b"hello"], [b"\x01\xff\xfe"], [b"\x01a", b"more"], [b"\x00never"]):
+            odd.send_multipart(frames)
+        publisher.feed(0, 50)
+        publisher.settle()
+        assert heard(listener, publisher)["frames"] == list(range(50))
+    publisher.stage.stop()
+    assert publisher.stage.join(2)
+    assert publisher.stage.failure is None
