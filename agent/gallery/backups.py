@@ -17,17 +17,17 @@ from typing import Any
 from agent.gallery import archive
 from agent.gallery.archive import Archive, ArchivedPerson
 from agent.gallery.book import Book, now
-from agent.gallery.disk import flush_folder, write_new
+from agent.gallery.disk import replace, write_new
 from agent.gallery.keys import Key
 from agent.gallery.types import Backup, GalleryError
 from agent.gallery.vault import Vault
 from agent.perception.types import Float32
 
 _IN_GONE = "FROM backed_up WHERE backup_id = ? AND uid NOT IN (SELECT uid FROM people)"
+_HEAD = 4096  # bytes at the start of a backup, among which its uid is
 _UNFINISHED = """SELECT * FROM backups WHERE NOT whole OR id IN (
     SELECT backup_id FROM backed_up WHERE uid NOT IN (SELECT uid FROM people)
 )"""
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,29 +301,17 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Put a new file in the place of one, and zeros over what that held.
+    """Put a new file in the place of a backup, and zeros over what that held.
 
     Raises:
         GalleryError: it cannot be done.
     """
-    newer = path.with_name(path.name + ".new")
     try:
-        newer.unlink(missing_ok=True)  # left by a power cut
-        write_new(newer, data)
-        with path.open("r+b") as old:
-            newer.replace(path)
-            flush_folder(path.parent)
-            if os.fstat(old.fileno()).st_nlink:
-                raise GalleryError("it has a second name, under which it stays as it was")
-            for start in range(0, size := os.fstat(old.fileno()).st_size, _BLOCK):
-                old.write(bytes(min(_BLOCK, size - start)))
-            old.flush()
-            os.fsync(old.fileno())
+        wiped = replace(path, data)
     except OSError as error:
         raise GalleryError(f"it cannot be replaced: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            newer.unlink(missing_ok=True)
+    if not wiped:
+        raise GalleryError("it has a second name, under which it stays as it was")
 
 
 def _remove_part(path: Path, uid: bytes) -> None:
@@ -331,7 +319,7 @@ def _remove_part(path: Path, uid: bytes) -> None:
     try:
         with suppress(FileNotFoundError):
             with path.open("rb") as file:
-                ours = uid in file.read(_BLOCK)
+                ours = uid in file.read(_HEAD)
             if ours or not path.stat().st_size:
                 path.unlink()
     except OSError as error:

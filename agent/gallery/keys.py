@@ -1,9 +1,11 @@
 """The key of a gallery, and the file that keeps it.
 
 A line a key: its id, then its 32 bytes, both in hexadecimal. There are two lines only while a rotation is under way,
-see ``agent.gallery.rotation``. systemd may give the key instead, as a credential; then no file is made or changed here.
+see ``agent.gallery.rotation``. 32 bytes in base64 alone are a key as well: that is what people make with a shell.
+systemd may give the key instead, as a credential; then no file is made or changed here.
 """
 
+import base64
 import errno
 import hashlib
 import os
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.gallery.disk import flush_folder, write_new
+from agent.gallery.disk import flush_folder, replace, write_new
 from agent.gallery.types import GalleryError
 
 CREDENTIAL = "cabinsense-gallery-key"
@@ -84,7 +86,8 @@ class KeyFile:
         except FileNotFoundError as error:
             raise GalleryError(
                 f"{self.path}: the key of the gallery is missing; put it back there, or move the gallery away and "
-                "restore a backup with `cabinsense gallery import`"
+                "restore a backup with `cabinsense gallery import`; docs/gallery.md says how a command gets a key that "
+                "systemd keeps"
             ) from error
         except OSError as error:
             raise GalleryError(
@@ -105,14 +108,19 @@ class KeyFile:
             GalleryError: it cannot be written.
         """
         key = new_key()
-        spare = self._written([key])
+        # What a power cut left of an earlier try goes: whoever makes a key holds the write lock of the gallery.
+        spare = self.path.with_name(self.path.name + ".new")
         try:
-            os.link(spare, self.path)  # all of it or nothing, and never over a key that exists
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            spare.unlink(missing_ok=True)
+            write_new(spare, _written([key]))
+            try:
+                os.link(spare, self.path)  # all of it or nothing, and never over a key that exists
+            finally:
+                spare.unlink()
             flush_folder(self.path.parent)
         except OSError as error:
             raise self._unwritable(error) from error
-        finally:
-            spare.unlink(missing_ok=True)
         return key
 
     def write(self, keys: Sequence[Key]) -> None:
@@ -121,27 +129,10 @@ class KeyFile:
         Raises:
             GalleryError: it cannot be written.
         """
-        spare = self._written(keys)
         try:
-            spare.replace(self.path)
-            flush_folder(self.path.parent)
-        except OSError as error:
-            spare.unlink(missing_ok=True)
-            raise self._unwritable(error) from error
-
-    def _written(self, keys: Sequence[Key]) -> Path:
-        """A file beside the key's that holds ``keys`` and is on the disk; what a power cut left of an earlier one goes.
-
-        Whoever writes keys holds the write lock of the gallery, so nobody else is at it.
-        """
-        spare = self.path.with_name(self.path.name + ".new")
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            spare.unlink(missing_ok=True)
-            write_new(spare, b"".join(f"{key.id} {key.secret.hex()}\n".encode() for key in keys))
+            replace(self.path, _written(keys))
         except OSError as error:
             raise self._unwritable(error) from error
-        return spare
 
     def _unwritable(self, error: OSError) -> GalleryError:
         if error.errno == errno.ENOSPC:
@@ -153,11 +144,17 @@ class KeyFile:
         )
 
 
+def _written(keys: Sequence[Key]) -> bytes:
+    """The content of a file of keys."""
+    return b"".join(f"{key.id} {key.secret.hex()}\n".encode() for key in keys)
+
+
 def _parsed(line: bytes) -> Key | None:
     """The key in a line; None if there is none, or its id is not its own."""
+    name, _, secret = line.partition(b" ")
     try:
-        name, secret = line.decode("ascii").split(" ")
-        key = Key(bytes.fromhex(secret))
+        key = Key(bytes.fromhex(secret.decode("ascii")) if secret else base64.b64decode(name, validate=True))
     except ValueError:
         return None
-    return key if len(key.secret) == _SECRET and key.id == name else None
+    own = key.id.encode() == name if secret else True
+    return key if len(key.secret) == _SECRET and own else None

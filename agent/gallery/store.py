@@ -263,7 +263,7 @@ class Gallery:
         except GalleryError as error:
             raise GalleryError(f"{name} is deleted, but traces are left on the disk: {error}") from error
         finally:
-            missed = backups.finish(self._vault)
+            missed = self.reach_backups()
         return missed
 
     def reject(self, name: str, embedding: Float32, pack: str) -> int:
@@ -326,6 +326,10 @@ class Gallery:
         """The backups that this gallery has made, oldest first."""
         return backups.remembered(self._vault)
 
+    def reach_backups(self) -> tuple[str, ...]:
+        """Take whoever was deleted out of backups that were out of reach; gives back those that still are."""
+        return backups.finish(self._vault)
+
     def disown(self, path: Path) -> None:
         """Forget a backup that exists no more; see ``agent.gallery.backups.disown``."""
         backups.disown(self._vault, path)
@@ -340,7 +344,7 @@ class Gallery:
         unfinished: tuple[tuple[str, Callable[[], tuple[str, ...] | None]], ...] = (
             ("the old key could not be forgotten yet", lambda: rotation.finish(self._vault)),
             ("traces of deleted people are left on the disk", self._vault.file.erase),
-            ("deleted people are still in a backup", lambda: backups.finish(self._vault)),
+            ("deleted people are still in a backup", self.reach_backups),
         )
         for what, finish in unfinished:
             try:

@@ -145,7 +145,8 @@ def _problems(cameras: Sequence[CameraHealth], skipped: int) -> tuple[str, ...]:
     ]
     if skipped:
         problems.append(
-            f"{skipped} samples in the gallery come from another pack and are not matched; record these people again"
+            f"{skipped} samples in the gallery come from another pack and are not matched; `cabinsense gallery "
+            "re-enrol` makes them anew from photographs, and who has none must be recorded again"
         )
     return tuple(problems)
 

@@ -1,7 +1,9 @@
 """What owners rely on: without the key nobody reads the gallery, and whatever is wrong with the key is told."""
 
+import base64
 import shutil
 import stat
+import subprocess
 
 import pytest
 
@@ -135,6 +137,19 @@ def test_a_credential_goes_before_the_file_and_no_file_is_made(path, taken, key,
         assert not key.exists()
         with pytest.raises(GalleryError, match=r"given by systemd.*docs/gallery.md"):
             gallery.rotate_key()
+
+
+def test_a_key_can_be_made_with_a_shell(filled, credentials, path, tmp_path):
+    made = subprocess.run(
+        ["sh", "-c", "head -c 32 /dev/urandom | base64"], capture_output=True, check=True
+    ).stdout  # as systemd/drop-ins/gallery-key.conf says
+    (credentials / CREDENTIAL).write_bytes(made)
+    with Gallery.open(tmp_path / "new" / "gallery.db") as gallery:
+        assert gallery._vault.key().secret == base64.b64decode(made)
+    assert not (tmp_path / "new" / "gallery.key").exists()
+    for bad in (made[:-5], made[1:], b"!" + made):
+        (credentials / CREDENTIAL).write_bytes(bad)
+        refused(tmp_path / "new" / "gallery.db", CREDENTIAL, "holds no key")
 
 
 def test_the_file_can_become_the_credential(filled, key, credentials):

@@ -36,9 +36,11 @@ def filled(path, taken):
 def test_everything_is_there_under_a_new_key_and_the_old_one_opens_nothing(filled, key, content):
     old = key.read_bytes()
     with Gallery.open(filled) as gallery:
-        before = content(gallery, PACK)
+        before, opened = content(gallery, PACK), key.open("rb")
         assert gallery.rotate_key() == (5, ())
         assert content(gallery, PACK) == before
+        assert not any(opened.read())  # what the old file held is overwritten
+        opened.close()
     new = key.read_bytes()
     assert new != old
     assert len(KeyFile(key).load()) == 1
