@@ -128,6 +128,7 @@ def test_a_second_daemon_on_the_same_sockets_is_refused(agent, daemon, subscribe
     subscriber = subscribe("face")
     daemon()
     subscriber.wait_for(topic="face")
+    agent.configure('name = "cabin"\nsource = "0"', more=f'[gallery]\npath = "{agent.folder}/another.db"')
     second = agent.run("run", "--no-table")
     assert second.returncode == 1
     assert "error:" in second.stderr
