@@ -48,16 +48,22 @@ class Agent:
             text=True,
         )
 
+    @property
+    def endpoints(self) -> tuple[str, str]:
+        """Of events and of requests."""
+        return self.network or (f"ipc://{self.folder}/run/e", f"ipc://{self.folder}/run/c")
+
     def configure(self, *cameras: str, more: str = "") -> None:
         tables = "\n".join(f"[[cameras]]\n{camera}\n" for camera in cameras)
         (self.folder / "run").mkdir(exist_ok=True)
         self.config.write_text(
             f'pack = "{self.pack}"\n{tables}\n{more}\n'
-            f'[events]\nendpoint = "ipc://{self.folder}/run/e"\nhealth_s = 0.3\n'
-            f'[control]\nendpoint = "ipc://{self.folder}/run/c"\n'
+            f'[events]\nendpoint = "{self.endpoints[0]}"\nhealth_s = 0.3\n'
+            f'[control]\nendpoint = "{self.endpoints[1]}"\n'
         )
 
     pack: Path = Path()
+    network: tuple[str, str] | None = None
 
 
 @pytest.fixture
@@ -101,7 +107,7 @@ class Subscriber:
         self._socket = self._context.socket(zmq.SUB)
         for topic in topics or ("",):
             self._socket.subscribe(topic)
-        self._socket.connect(f"ipc://{agent.folder}/run/e")
+        self._socket.connect(agent.endpoints[0])
 
     def events(self, seconds: float) -> Iterator[dict]:
         """Events as they come, for so long."""
