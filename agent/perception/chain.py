@@ -130,7 +130,7 @@ class FaceReader:
         """Align one face of ``image`` and run the face network on it."""
         align(image, detection.landmarks, self._template, self._chip)
         self.timer.lap("align")
-        quality = self._gate.measure(self._chip, detection.landmarks)
+        quality = self._gate.measure(self._chip, detection.landmarks, max(image.shape[:2]))
         self.timer.lap("quality")
         outputs = self.networks.face.run()
         self.timer.lap("face")
