@@ -48,7 +48,7 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.made
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.made
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,trainer,evaluate,openvino,litert,faiss,metrics]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,trainer,evaluate,openvino,litert,faiss,metrics,gpio]'
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[tensorrt-rtx]' || \
 	  echo 'note: TensorRT for RTX cannot be installed here; the tests that need it will be skipped' >&2
 	rm -rf $(VENV)/stubs

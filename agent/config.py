@@ -189,6 +189,14 @@ class Quality(_Table, frozen=True):
     min_eye_distance: Annotated[
         float, Meta(description="Least distance between the eyes, frame pixels.", ge=0, le=10_000)
     ] = 16.0
+    min_share: Annotated[
+        Fraction,
+        Meta(
+            description="Least distance between the eyes as a share of the frame's longer side: so much of a face the "
+            "detector must be shown to place the landmarks well, however many pixels the camera has. With a wider "
+            "`detector.width` it may be less."
+        ),
+    ] = 0.03
     min_sharpness: Annotated[
         float, Meta(description="Least variance of the chip's Laplacian.", ge=0, le=65_025)
     ] = 12.0
@@ -231,6 +239,58 @@ class Gallery(_Table, frozen=True):
         ),
     ] = ""
     max_samples: Annotated[int, Meta(description="Samples kept of one person.", ge=1, le=1000)] = 50
+
+
+class Enrolment(_Table, frozen=True):
+    """Recording a person before a camera."""
+
+    seconds: Annotated[
+        float, Meta(description="Longest time that a recording takes, seconds.", ge=0.5, le=60)
+    ] = 20.0
+    samples: Annotated[
+        int, Meta(description="Samples of each pose: straight, left, right, up.", ge=1, le=20)
+    ] = 3
+    straight: Annotated[
+        int,
+        Meta(
+            description="Straight samples without which nobody is enrolled; the other poses may be missing.",
+            ge=1,
+        ),
+    ] = 2
+    per_minute: Annotated[
+        int, Meta(description="Recordings a minute that may be begun over the control socket.", ge=1, le=600)
+    ] = 6
+
+
+class Button(_Table, frozen=True):
+    """The record button and its lamp. A short press records a new person, a long one cancels."""
+
+    line: Annotated[
+        str,
+        Meta(
+            description="GPIO line of the button: `gpiochip0:23` or the line's name; with `jetson` a pin of the 40-pin "
+            "header. Empty: no button."
+        ),
+    ] = ""
+    backend: Annotated[
+        Literal["gpiod", "jetson"],
+        Meta(description="What drives the lines: libgpiod 2 (extra `gpio`) or Jetson.GPIO (extra `orin`)."),
+    ] = "gpiod"
+    active_low: Annotated[
+        bool, Meta(description="The line is low while the button is pressed: it connects the line to ground.")
+    ] = True
+    debounce_ms: Annotated[
+        float, Meta(description="A level counts once it has stood for so long, milliseconds.", ge=0, le=500)
+    ] = 30.0
+    long_press_s: Annotated[
+        float, Meta(description="From how long on a press is a long one, seconds.", ge=0.3, le=10)
+    ] = 1.5
+    led: Annotated[
+        str, Meta(description="Line of the lamp, named as `line`; it is lit while high. Empty: no lamp.")
+    ] = ""
+    camera: Annotated[str, Meta(description="Camera through which the button records; empty: the first.")] = (
+        ""
+    )
 
 
 class Events(_Table, frozen=True):
@@ -424,6 +484,8 @@ class Config(_Table, frozen=True):
     quality: Quality = field(default_factory=Quality)
     identity: Identity = field(default_factory=Identity)
     gallery: Gallery = field(default_factory=Gallery)
+    enrolment: Enrolment = field(default_factory=Enrolment)
+    button: Button = field(default_factory=Button)
     events: Events = field(default_factory=Events)
     control: Control = field(default_factory=Control)
     curve: Curve = field(default_factory=Curve)
@@ -448,6 +510,12 @@ class Config(_Table, frozen=True):
             raise ValueError("gallery.path and gallery.key must differ")
         if self.quality.min_brightness >= self.quality.max_brightness:
             raise ValueError("quality.min_brightness must be below quality.max_brightness")
+        if self.enrolment.straight > self.enrolment.samples:
+            raise ValueError(
+                "enrolment.straight must not be above enrolment.samples: nobody would ever be enrolled"
+            )
+        if self.button.led and not self.button.line:
+            raise ValueError("button.led needs button.line")
 
     def resolved(self) -> "Config":
         """This with every path and address that a default leaves open."""

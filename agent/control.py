@@ -15,14 +15,14 @@ from msgspec import Meta, Struct
 
 from agent import sockets
 from agent.config import Curve
-from agent.events import HealthEvent
+from agent.events import EnrollmentEvent, HealthEvent
 from agent.gallery.types import Person
 from engines.errors import UserError
 
 MAX_REQUEST = 64 * 1024
 """Bytes that a request may have; the daemon hangs up on a longer one."""
 _PROBE_S = 0.3  # for a TCP endpoint; a local socket answers or refuses at once
-_STEP_S = 0.1  # how often a waiting client reports the time
+_STEP_S = 0.1
 _ALIVE_S = 1.0  # how often it looks whether the daemon still lives
 
 
@@ -47,16 +47,21 @@ class Record(_Request, frozen=True, tag="record"):
     """Record a person. The reply, ``Recorded``, comes when that is over.
 
     Attributes:
-        name: of the person.
-        seconds: how long to look.
+        name: of the person; empty: the next free ``Driver N``.
+        seconds: how long to look at most; None: ``enrolment.seconds`` of the configuration.
         camera: which camera to look through; empty: the first.
         add: the person is enrolled already and gets more samples.
+        anyway: do it also if the person seems to be enrolled under another name, or not to be the one of this name.
+        progress: until then send a ``Progress`` for each event of the recording, and at least one a second. Who asks
+            for that and goes away ends the recording.
     """
 
     name: str
-    seconds: Annotated[float, Meta(ge=0.5, le=60)] = 5.0
+    seconds: Annotated[float, Meta(ge=0.5, le=60)] | None = None
     camera: str = ""
     add: bool = False
+    anyway: bool = False
+    progress: bool = False
 
 
 class Cancel(_Request, frozen=True, tag="cancel"):
@@ -135,8 +140,9 @@ class Refused(_Reply, frozen=True, tag="refused"):
     """It is not done.
 
     Attributes:
-        code: ``bad_request``, ``busy`` (a recording is going on), ``no_camera``, ``gallery``, ``config``,
-            ``cancelled``, ``stopping``, or a code of ``agent.enrolment.Refusal`` or ``agent.rejection.Rejection``.
+        code: ``bad_request``, ``busy`` (a recording is going on), ``too_many`` (recordings this minute),
+            ``no_camera``, ``gallery``, ``config``, ``cancelled``, ``stopping``, or a code of
+            ``agent.enrolment.Refusal`` or ``agent.rejection.Rejection``.
         message: the same for people, with the remedy.
     """
 
@@ -151,11 +157,25 @@ class Recorded(_Reply, frozen=True, tag="recorded"):
         name: as it is stored.
         taken: samples that this recording gave.
         samples: samples of the person altogether.
+        poses: of ``taken``, how many of each pose.
+        missing: poses of which there is none.
     """
 
     name: str
     taken: int
     samples: int
+    poses: dict[str, int]
+    missing: tuple[str, ...]
+
+
+class Progress(_Reply, frozen=True, tag="progress"):
+    """A recording is going on; more will follow.
+
+    Attributes:
+        event: what has happened, as it is published; None is a sign of life.
+    """
+
+    event: EnrollmentEvent | None
 
 
 class People(_Reply, frozen=True, tag="people"):
@@ -190,7 +210,7 @@ class Status(_Reply, frozen=True, tag="status"):
     health: HealthEvent | None
 
 
-Reply = Done | Refused | Recorded | People | Reloaded | Status
+Reply = Done | Refused | Recorded | Progress | People | Reloaded | Status
 R = TypeVar("R", Done, Recorded, People, Reloaded, Status)
 
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
@@ -245,7 +265,7 @@ def request(
     request: Request,
     expect: type[R],
     timeout_s: float,
-    waiting: Callable[[float], None] = lambda _: None,
+    progress: Callable[[EnrollmentEvent], None] = lambda _: None,
     curve: Curve | None = None,
 ) -> R:
     """Ask the daemon at ``endpoint`` and wait for its reply.
@@ -255,7 +275,7 @@ def request(
         request: what to ask.
         expect: the type of the reply to ``request``.
         timeout_s: how long to wait.
-        waiting: called about ten times a second with the seconds that have passed.
+        progress: called for each event of a recording, where the request asks for them.
         curve: keys, for an endpoint that asks for them.
 
     Raises:
@@ -267,42 +287,18 @@ def request(
         raise ControlError(
             "no_daemon", f"no daemon answers at {endpoint}; is it running? `cabinsense run` starts it"
         )
-    started = time.monotonic()
-    looked = 0.0
     with (
         zmq.Context() as context,
-        context.socket(zmq.REQ) as client,
+        context.socket(zmq.DEALER) as client,
         sockets.handshakes(client) as monitor,
     ):
         client.linger = 0
         sockets.connect(client, endpoint, curve)
-        client.send(encode(request))
-        while not client.poll(round(_STEP_S * 1000)):
-            passed = time.monotonic() - started
-            if passed > timeout_s:
-                raise ControlError(
-                    "no_answer",
-                    f"the daemon at {endpoint} did not answer within {timeout_s:g} s; look at its log",
-                )
-            if passed - looked >= _ALIVE_S:
-                looked = passed
-                # A daemon that ends in order has replied before it goes: its last word may have just arrived.
-                if not daemon_listens(endpoint) and not client.poll(round(_STEP_S * 1000)):
-                    raise ControlError(
-                        "no_daemon",
-                        f"the daemon at {endpoint} ended before it answered; look at its log, start it again with "
-                        "`cabinsense run`, and try again",
-                    )
-                if sockets.refused(monitor):
-                    raise ControlError("key", sockets.ask_for_entry(endpoint))
-            waiting(passed)
-        data = client.recv()
-    try:
-        reply = _replies.decode(data)
-    except msgspec.MsgspecError as error:
-        raise ControlError(
-            "no_answer", f"{endpoint}: what answers there is not this daemon: {error}"
-        ) from error
+        client.send_multipart([b"", encode(request)])  # as a REQ socket does, which takes one reply only
+        deadline = time.monotonic() + timeout_s
+        while isinstance(reply := _receive(client, monitor, endpoint, deadline, timeout_s), Progress):
+            if reply.event is not None:
+                progress(reply.event)
     if isinstance(reply, Refused):
         raise ControlError(reply.code, reply.message)
     if not isinstance(reply, expect):
@@ -310,3 +306,38 @@ def request(
             "no_answer", f"{endpoint}: the reply {type(reply).__name__} does not fit the request"
         )
     return reply
+
+
+def _receive(
+    client: "zmq.Socket[bytes]",
+    monitor: "zmq.Socket[bytes]",
+    endpoint: str,
+    deadline: float,
+    timeout_s: float,
+) -> Reply:
+    """The next reply; raises ControlError as ``request`` does."""
+    looked = time.monotonic()
+    while not client.poll(round(_STEP_S * 1000)):
+        now = time.monotonic()
+        if now > deadline:
+            raise ControlError(
+                "no_answer",
+                f"the daemon at {endpoint} did not answer within {timeout_s:g} s; look at its log",
+            )
+        if now - looked >= _ALIVE_S:
+            looked = now
+            # A daemon that ends in order has replied before it goes: its last word may have just arrived.
+            if not daemon_listens(endpoint) and not client.poll(round(_STEP_S * 1000)):
+                raise ControlError(
+                    "no_daemon",
+                    f"the daemon at {endpoint} ended before it answered; look at its log, start it again with "
+                    "`cabinsense run`, and try again",
+                )
+            if sockets.refused(monitor):
+                raise ControlError("key", sockets.ask_for_entry(endpoint))
+    try:
+        return _replies.decode(client.recv_multipart()[-1])
+    except msgspec.MsgspecError as error:
+        raise ControlError(
+            "no_answer", f"{endpoint}: what answers there is not this daemon: {error}"
+        ) from error

@@ -13,7 +13,6 @@ import cv2
 
 from agent import logs
 from agent.config import Camera, Config, ConfigError
-from agent.enrolment import agreement_floor
 from agent.events import Event
 from agent.live import Live
 from agent.mailbox import Mailbox
@@ -22,6 +21,7 @@ from agent.perception.types import Frame, Reading
 from agent.reload import Reloader
 from agent.sockets import open_doors
 from agent.stage import Stage
+from agent.stages.button import ButtonStage
 from agent.stages.camera import CameraStage
 from agent.stages.control import ControlStage
 from agent.stages.health import HealthStage
@@ -131,6 +131,7 @@ class Daemon:
             Post("control", RECORDER, self._control, waits=True),
             Post("perception", READER, self._perception),
             Post("health", SOURCE, self._health),
+            *([Post("button", SOURCE, self._button)] if self._config.button.line else []),
             *(
                 Post(f"camera {camera.name}", SOURCE, partial(self._camera, camera))
                 for camera in self._config.cameras
@@ -142,14 +143,17 @@ class Daemon:
         return PublisherStage(self._config, labels, self._readings, self._outbox, before)
 
     def _control(self, _: Stage | None) -> ControlStage:
-        face, digest = self._pack.manifest.face, self._pack.manifest.digest
-        return ControlStage(self._config, digest, self._live, self._outbox, agreement_floor(face.threshold))
+        manifest = self._pack.manifest
+        return ControlStage(self._config, manifest.digest, self._live, self._outbox, manifest.face.threshold)
 
     def _perception(self, before: PerceptionStage | None) -> PerceptionStage:
         boxes = tuple(self._boxes.values())
         return PerceptionStage(
             self._config, self._pack, self._live, boxes, self._arrival, self._outlets, self.times, before
         )
+
+    def _button(self, _: Stage | None) -> ButtonStage:
+        return ButtonStage(self._config.button, self._live)
 
     def _health(self, _: Stage | None) -> HealthStage:
         return HealthStage(self._pack.manifest.digest, self._live, self, self._outbox)
@@ -187,7 +191,10 @@ class Daemon:
         """What a person should know of how the daemon runs."""
         perception = self._stages.get("perception")
         notes = perception.notes if isinstance(perception, PerceptionStage) else ()
-        return (*notes, *open_doors(self._config), *self._reloader.problems())
+        button = self._stages.get("button")
+        problem = button.problem if isinstance(button, ButtonStage) else ""
+        broken = (problem,) if problem else ()
+        return (*notes, *broken, *open_doors(self._config), *self._reloader.problems())
 
     def dropped_frames(self) -> int:
         """Frames of all cameras that were replaced by a newer one before they were looked at."""

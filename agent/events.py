@@ -162,21 +162,46 @@ class EnrollmentEvent(Event, frozen=True, kw_only=True, tag="enrollment", tag_fi
 
     person: Annotated[str, Meta(description="Name of the person.")]
     state: Annotated[
-        Literal["started", "sample", "done", "refused"], Meta(description="How far the recording is.")
+        Literal["started", "hint", "sample", "done", "refused"],
+        Meta(description="How far the recording is. `hint`: there is something else to tell the person."),
     ]
     samples: Annotated[int, Meta(description="Samples taken so far.")] = 0
+    wanted: Annotated[int, Meta(description="Samples that make the recording complete.")] = 0
+    pose: Annotated[
+        str | None,
+        Meta(
+            description="The pose that is wanted: `straight`, `left`, `right` (the person's own) or `up`; with "
+            "`sample` the pose of the sample."
+        ),
+    ] = None
+    hint: Annotated[
+        str | None,
+        Meta(
+            description="What the person is told, with `started` and `hint`, as a code: docs/enrolment.md lists them."
+        ),
+    ] = None
+    advice: Annotated[
+        str | None, Meta(description="`hint`, or with `refused` `reason` with its remedy, in English words.")
+    ] = None
+    poses: Annotated[
+        dict[str, int] | None, Meta(description="With `done`, how many samples there are of each pose.")
+    ] = None
+    missing: Annotated[
+        tuple[str, ...], Meta(description="With `done`, poses of which there is no sample.")
+    ] = ()
     reason: Annotated[
         str | None,
         Meta(
-            description="Why it was refused: `no_frames`, `no_face`, `several_faces`, `person_changed`, "
-            "`several_people`, `poor_quality`, `cancelled`, `stopping` or `gallery`."
+            description="Why it was refused: `no_frames`, `camera_lost`, `no_camera`, `no_face`, `several_faces`, "
+            "`person_changed`, `several_people`, `poor_quality`, `already_enrolled`, `another_person`, `cancelled`, "
+            "`client_gone`, `stopping` or `gallery`."
         ),
     ] = None
     detail: Annotated[
         str | None,
         Meta(
-            description="With `poor_quality` what was wrong most often, a code of a face's `quality`; with `gallery` "
-            "what went wrong, in words."
+            description="With `poor_quality` what was wrong most often, the code of a hint; with `already_enrolled` "
+            "and `another_person` the name of the known person; with `gallery` what went wrong, in words."
         ),
     ] = None
 

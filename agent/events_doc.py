@@ -22,6 +22,7 @@ from agent.events import (
     Pose,
     QualityReport,
 )
+from agent.guidance import ADVICE
 from agent.publishing import Origin
 from agent.reference import meaning, type_words
 
@@ -136,7 +137,17 @@ EXAMPLES: dict[str, Event] = {
             "neutral": 0.08,
         },
     ),
-    "enrollment": EnrollmentEvent(**_ORIGIN, seq=4, person="Ada", state="sample", samples=3),
+    "enrollment": EnrollmentEvent(
+        **_ORIGIN,
+        seq=5,
+        person="Ada",
+        state="hint",
+        samples=3,
+        wanted=12,
+        pose="left",
+        hint="turn_left",
+        advice=ADVICE["turn_left"],
+    ),
     "health": HealthEvent(
         monotonic=_ORIGIN["monotonic"],
         utc=_ORIGIN["utc"],

@@ -4,13 +4,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.button import Press
 from agent.config import Config, ConfigError
 from agent.events import HealthEvent
 from agent.gallery.matcher import Matcher
 from agent.gallery.types import Snapshot
+from agent.led import Sign
 from agent.mailbox import Mailbox
 from agent.perception.types import Reading
 
+_PRESSES = 8  # that may wait for the control stage
 _UNREAD = 16  # readings that may wait for the control stage, which takes them every few milliseconds
 
 
@@ -40,6 +43,8 @@ class Live:
         budget_share: how much of the latency budget to plan with, 0 to 1. Written by the health stage.
         recording: set while the control stage wants ``readings``, in which every face has been looked at.
         readings: filled by the perception stage while ``recording`` is set.
+        presses: of the record button. Filled by the button stage, read by the control stage.
+        sign: what the lamp beside the button shows; None before the first recording. Written by the control stage.
     """
 
     def __init__(self, snapshot: Snapshot, config: Config | None = None) -> None:
@@ -50,6 +55,8 @@ class Live:
         self.budget_share = 1.0
         self.recording = threading.Event()
         self.readings = Mailbox[Reading](_UNREAD)
+        self.presses = Mailbox[Press](_PRESSES)
+        self.sign: Sign | None = None
 
     @property
     def snapshot(self) -> Snapshot:

@@ -4,8 +4,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.enrolment import ADVICE, has_rival, strangers
+from agent.enrolment import has_rival, strangers
 from agent.gallery.types import Sample
+from agent.guidance import ADVICE
 from agent.images import read_image
 from agent.perception.chain import FaceReader
 from engines.errors import UserError

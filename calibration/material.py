@@ -134,7 +134,7 @@ def fer_faces(file: Path, split: str, most: int, seed: int) -> tuple[Faces, NDAr
     # No landmarks: the gate reads size and pose off a frontal face, and both are left out.
     gate = QualityGate(Config().quality, CHIP_SIDE)
     frontal = np.array([[47, 46], [101, 46], [74, 77], [50, 104], [98, 104]], np.float32)
-    found = [gate.measure(chip, frontal) for chip in chips]
+    found = [gate.measure(chip, frontal, CHIP_SIDE) for chip in chips]
     traits = {
         "brightness": np.array([quality.brightness for quality in found]),
         "sharpness": np.array([quality.sharpness for quality in found]),
@@ -177,7 +177,7 @@ def _faces(
         if faces:
             landmarks = central(image, faces).landmarks
             align(image, landmarks, template, chips[len(found)])
-            found.append(gate.measure(chips[len(found)], landmarks))
+            found.append(gate.measure(chips[len(found)], landmarks, max(image.shape[:2])))
             photos.append(file)
         progress(what, index + 1, len(files))
     if len(found) < _LEAST:

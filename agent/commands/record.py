@@ -1,10 +1,9 @@
 """``cabinsense record``: enrol a person, from image files or before the running daemon's camera."""
 
 import os
-import signal
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +14,10 @@ from engines.errors import UserError
 
 if TYPE_CHECKING:
     from agent.config import Config
+    from agent.control import Record
     from agent.gallery.types import Sample
     from agent.perception.chain import FaceReader
 
-_SECONDS = 5.0
 _ANSWER_S = 10.0  # beyond the recording itself: the disk may be slow or in use
 
 
@@ -27,7 +26,9 @@ class RecordError(UserError):
 
 
 def record(
-    name: Annotated[str, typer.Argument(help="The person's name.")],
+    name: Annotated[
+        str | None, typer.Argument(help="The person's name; before the camera it may be given later.")
+    ] = None,
     more: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE]...", help="Further files after --image.")
     ] = None,
@@ -37,7 +38,11 @@ def record(
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(help=f"How long to look through the camera; {_SECONDS:g} by default.", min=0.5, max=60),
+        typer.Option(
+            help="Longest time to look through the camera; else `enrolment.seconds` of the configuration.",
+            min=0.5,
+            max=60,
+        ),
     ] = None,
     camera: Annotated[
         str | None, typer.Option(help="Which of the daemon's cameras to look through; else its first.")
@@ -45,84 +50,95 @@ def record(
     add: Annotated[
         bool, typer.Option("--add", help="The person is enrolled already: add samples to those there are.")
     ] = False,
+    anyway: Annotated[
+        bool,
+        typer.Option(
+            "--anyway",
+            help="Enrol somebody who looks like another person of the gallery, or add to who does not.",
+        ),
+    ] = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Enrol from the good images even if others cannot be used.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print events of the recording and its end as JSON lines.")
     ] = False,
     config: FileOption = None,
 ) -> None:
     """Enrol a person: one face alone, well lit, looking towards the camera.
 
-    From image files this needs no daemon. Without --image the running daemon records the person before its camera.
+    The running daemon guides the person through a few looks before its camera; without NAME it calls them Driver 1,
+    Driver 2 … With --image no daemon is needed.
     """
     from agent.config import load
+    from agent.control import Record
 
     settings = load(config)
     if more and not image:
         raise typer.BadParameter(f"what is {str(more[0])!r}? Name files after --image")
     if image:
-        if seconds is not None or camera is not None:
-            raise typer.BadParameter("--image needs no camera: leave out --seconds and --camera")
-        _from_images(settings, name, [*image, *(more or ())], add=add, skip_bad=skip_bad)
-    elif skip_bad:
+        if seconds is not None or camera is not None or as_json:
+            raise typer.BadParameter("--image needs no camera: leave out --seconds, --camera and --json")
+        if not name:
+            raise typer.BadParameter("name the person: cabinsense record NAME --image FILE...")
+        files = [*image, *(more or ())]
+        _from_images(settings, name, files, add=add, anyway=anyway, skip_bad=skip_bad)
+        return
+    if skip_bad:
         raise typer.BadParameter("--skip-bad is about images: name some with --image")
-    else:
-        _from_camera(settings, name, seconds or _SECONDS, camera or "", add=add)
+    if add and not name:
+        raise typer.BadParameter("name the person who gets more samples: cabinsense record NAME --add")
+    wanted = Record(
+        name=name or "",
+        seconds=seconds or settings.enrolment.seconds,
+        camera=camera or "",
+        add=add,
+        anyway=anyway,
+        progress=True,
+    )
+    _from_camera(settings, wanted, as_json=as_json)
 
 
-def _from_camera(config: "Config", name: str, seconds: float, camera: str, *, add: bool) -> None:
-    """Ask the daemon, and show the time until it replies."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+def _from_camera(config: "Config", wanted: "Record", *, as_json: bool) -> None:
+    """Ask the daemon, and show what it tells the person to do until it is over."""
+    import msgspec
 
-    from agent.control import Cancel, Done, Record, Recorded, request
+    from agent.commands.guide import JsonGuide, LineGuide, ScreenGuide
+    from agent.control import ControlError, Recorded, Refused, request
 
-    wanted = Record(name=name, seconds=seconds, camera=camera, add=add)
-    columns = TextColumn("look towards the camera"), BarColumn(), TimeRemainingColumn()
-    with _interrupts(), Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=seconds)
+    endpoint = config.control_endpoint
+    guide = JsonGuide() if as_json else ScreenGuide() if sys.stderr.isatty() else LineGuide()
+    with guide:  # whatever ends this program ends the recording too: the daemon notices that it has gone
         try:
-            reply = request(
-                config.control_endpoint,
-                wanted,
-                Recorded,
-                seconds + _ANSWER_S,
-                lambda passed: progress.update(bar, completed=passed),
-                config.curve,
-            )
-        except KeyboardInterrupt:  # before the bar is taken down, which fails on a terminal that was closed
-            request(config.control_endpoint, Cancel(), Done, _ANSWER_S, curve=config.curve)
+            seconds = (wanted.seconds or 0) + _ANSWER_S
+            reply = request(endpoint, wanted, Recorded, seconds, guide.show, config.curve)
+        except ControlError as error:
+            if as_json:
+                typer.echo(msgspec.json.encode(Refused(code=error.code, message=str(error))))
             raise
-    typer.echo(f"{reply.name} is enrolled: {reply.taken} samples taken, {reply.samples} in the gallery")
+    if as_json:
+        typer.echo(msgspec.json.encode(reply))
+        return
+    taken = ", ".join(f"{count} {pose}" for pose, count in reply.poses.items() if count)
+    typer.echo(
+        f"{reply.name} is enrolled: {reply.taken} samples taken ({taken}), {reply.samples} in the gallery"
+    )
+    if reply.missing:
+        typer.echo(
+            f"not seen: {', '.join(reply.missing)}; `cabinsense record '{reply.name}' --add` can add that"
+        )
+    if not wanted.name:
+        typer.echo(f"`cabinsense gallery rename '{reply.name}' NAME` gives them a name")
 
 
-@contextmanager
-def _interrupts() -> Iterator[None]:
-    """Within, SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does: nobody is recorded unattended."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-
-    def interrupt(_number: int, _frame: object) -> None:
-        for (
-            number
-        ) in before:  # they often come in pairs, and the second must not stop what the first has begun
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _from_images(config: "Config", name: str, files: Sequence[Path], *, add: bool, skip_bad: bool) -> None:
+def _from_images(
+    config: "Config", name: str, files: Sequence[Path], *, add: bool, anyway: bool, skip_bad: bool
+) -> None:
     """Look at every image, then enrol all or nobody."""
     import cv2
 
     from agent import networks, upkeep
-    from agent.enrolment import agreement_floor
+    from agent.enrolment import Judgement, agreement_floor, conflict
     from agent.perception.chain import FaceReader
     from engines.pack import verify
 
@@ -136,8 +152,19 @@ def _from_images(config: "Config", name: str, files: Sequence[Path], *, add: boo
     if not taken or (bad and not skip_bad):
         hint = "; --skip-bad enrols from the others" if taken else ""
         raise RecordError(f"{bad} of {len(files)} images cannot be used, so {name} was not enrolled{hint}")
-    samples = _of_one_person(name, taken, agreement_floor(pack.manifest.face.threshold), skip_bad=skip_bad)
+    face, threshold = pack.manifest.face, config.identity.threshold
+    floor = agreement_floor(face.threshold)
+    samples = _of_one_person(name, taken, floor, skip_bad=skip_bad)
     with upkeep.changing(config) as gallery:
+        if not anyway:
+            refusal = conflict(
+                [sample.embedding for sample in samples],
+                gallery.snapshot(pack.manifest.digest),
+                name if add else None,
+                Judgement(face.threshold if threshold is None else threshold, floor),
+            )
+            if refusal:
+                raise RecordError(f"{name} was not enrolled: {refusal.advice}")
         total = gallery.enrol(name, samples, pack.manifest.digest, config.gallery.max_samples, add=add)
     typer.echo(f"{name} is enrolled: {len(samples)} samples taken, {total} in the gallery")
 

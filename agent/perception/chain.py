@@ -149,7 +149,7 @@ class FaceReader:
         """Align one face of ``image`` into ``chip``; how fit it is."""
         align(image, detection.landmarks, self._template, self.chip)
         self.timer.lap("align")
-        quality = self._gate.measure(self.chip, detection.landmarks)
+        quality = self._gate.measure(self.chip, detection.landmarks, max(image.shape[:2]))
         self.timer.lap("quality")
         return quality
 

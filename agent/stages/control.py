@@ -4,25 +4,24 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from typing import Literal
 
 import zmq
 
 from agent import control, sockets
+from agent.button import Press
 from agent.config import Config, ConfigError
-from agent.control import ControlError, Done, People, Recorded, Refused, Reloaded, Reply, Request, Status
-from agent.enrolment import Enrolment
-from agent.events import EnrollmentEvent, Event
+from agent.control import ControlError, Done, People, Refused, Reloaded, Reply, Request, Status
+from agent.events import Event
 from agent.gallery.matcher import Matcher
 from agent.gallery.store import Gallery
 from agent.gallery.types import GalleryError
 from agent.live import Live
 from agent.mailbox import Mailbox
-from agent.perception.types import Stamp
-from agent.publishing import rfc3339
+from agent.ratelimit import RateLimit
 from agent.rejection import Rejection
 from agent.stage import Stage
+from agent.stages.recording import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class ControlStage(Stage):
     """
 
     def __init__(
-        self, config: Config, pack_digest: str, live: Live, outbox: Mailbox[Event], floor: float = -1.0
+        self, config: Config, pack_digest: str, live: Live, outbox: Mailbox[Event], threshold: float
     ) -> None:
         """Enrol samples as of the pack with ``pack_digest``; leave ``enrollment`` events in ``outbox``.
 
@@ -48,15 +47,14 @@ class ControlStage(Stage):
             pack_digest: of the pack that makes the samples.
             live: what stages share.
             outbox: takes the events.
-            floor: how well the samples of a recording must agree, see ``agent.enrolment.agreement_floor``; -1 lets
-                all pass.
+            threshold: the pack's own, which tells how well samples of one person must agree.
         """
         super().__init__("control")
         self._config = config
         self._pack_digest = pack_digest
         self._live = live
         self._outbox = outbox
-        self._floor = floor
+        self._threshold = threshold
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._open = ExitStack()
         self._open.callback(self._context.destroy, linger=_LINGER_MS)
@@ -68,6 +66,8 @@ class ControlStage(Stage):
             door = self._context.socket(zmq.ROUTER)
             door.maxmsgsize = control.MAX_REQUEST
             door.rcvhwm = _UNREAD
+            # A reply to a client that has gone is an error then, and so tells that it has.
+            door.router_mandatory = True
             with Gallery.open(self._config.gallery_path, key=self._config.gallery_key_path) as gallery:
                 entrance = self._open.enter_context(
                     sockets.bound(door, self._config.control_endpoint, self._config.curve)
@@ -77,7 +77,7 @@ class ControlStage(Stage):
                     self._pack_digest,
                     self._live,
                     self._outbox,
-                    self._floor,
+                    self._threshold,
                     gallery,
                     door,
                     self.acting,
@@ -99,17 +99,6 @@ class ControlStage(Stage):
         self._open.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Recording:
-    """A recording that is going on, and whom to tell of its end."""
-
-    envelope: list[bytes]
-    name: str
-    add: bool
-    camera: str
-    enrolment: Enrolment
-
-
 class _Desk:
     """What the thread works with once its socket and its gallery are open."""
 
@@ -119,21 +108,22 @@ class _Desk:
         pack_digest: str,
         live: Live,
         outbox: Mailbox[Event],
-        floor: float,
+        threshold: float,
         gallery: Gallery,
         door: "zmq.Socket[bytes]",
         acting: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._cameras = [camera.name for camera in config.cameras]
-        self._max_samples = config.gallery.max_samples
+        self._button_camera = config.button.camera
         self._pack_digest = pack_digest
         self._live = live
-        self._outbox = outbox
-        self._floor = floor
         self._gallery = gallery
         self._door = door
         self._acting = acting
-        self._recording: _Recording | None = None
+        self._limit = RateLimit(config.enrolment.per_minute)
+        self._recorder = Recorder(
+            config, pack_digest, live, outbox, threshold, gallery, acting, self._send, self._show_gallery
+        )
         self._rejection: tuple[list[bytes], Rejection] | None = None
         self._show_gallery()
 
@@ -150,8 +140,9 @@ class _Desk:
             reply = self._reply(envelope, body)
             if reply is not None:
                 self._send(envelope, reply)
-        if self._recording:
-            self._go_on(self._recording)
+        while (press := self._live.presses.take(0)) is not None:
+            self._press(press)
+        self._recorder.go_on()
         if self._rejection:
             self._look(self._rejection[1])
 
@@ -161,8 +152,7 @@ class _Desk:
             self._end_rejection(
                 Refused(code="stopping", message="the daemon is stopping; try again when it runs")
             )
-        if self._recording:
-            self._refuse(self._recording, "stopping", "the daemon is stopping; record again when it runs")
+        self._recorder.cancel("stopping")
 
     def _reply(self, envelope: list[bytes], body: bytes) -> Reply | None:
         """The reply to a message, whatever it holds; ``envelope`` is what stands before it."""
@@ -182,11 +172,10 @@ class _Desk:
         """The reply to a request, or None when it comes later."""
         match request:
             case control.Record():
-                self._begin(request, envelope)
+                self._record(request, envelope)
                 return None
             case control.Cancel():
-                if self._recording:
-                    self._refuse(self._recording, "cancelled", "the recording was cancelled")
+                self._recorder.cancel("cancelled")
             case control.DeletePerson():
                 try:
                     with self._acting():
@@ -209,26 +198,40 @@ class _Desk:
             case control.ListPeople():
                 return People(people=tuple(self._gallery.people()))
             case control.GetStatus():
-                state: Literal["recording", "idle"] = "recording" if self._recording else "idle"
+                state: Literal["recording", "idle"] = "recording" if self._recorder.name else "idle"
                 return Status(pack=self._pack_digest, state=state, health=self._live.health)
         return Done()
 
-    def _begin(self, request: control.Record, envelope: list[bytes]) -> None:
+    def _record(self, request: control.Record, envelope: list[bytes]) -> None:
+        now = time.monotonic()
+        if wait := self._limit.wait(now):
+            raise ControlError("too_many", f"too many recordings; try again in {wait:.0f} s")
+        self._begin(request, envelope)
+        self._limit.count(now)
+
+    def _begin(self, request: control.Record, envelope: list[bytes] | None) -> None:
         self._check_free()
         camera = self._camera(request.camera or next(iter(self._cameras), "none"))
-        name = self._gallery.check_new(request.name, add=request.add)
         self._empty_readings()
-        enrolment = Enrolment(camera, time.monotonic(), request.seconds, self._max_samples, self._floor)
-        self._recording = _Recording(envelope, name, request.add, camera, enrolment)
-        with self._acting():
-            self._live.recording.set()
-        self._tell(self._recording, "started")
+        self._recorder.begin(request, camera, envelope)
+
+    def _press(self, press: Press) -> None:
+        """The record button: a short press records somebody new, if nobody is being recorded; a long one cancels."""
+        if press == "long":
+            self._recorder.cancel("cancelled")
+        elif not self._recorder.name:
+            try:
+                self._begin(control.Record(name="", camera=self._button_camera), None)
+            except (ControlError, GalleryError) as error:
+                log.warning("the record button was pressed, but nobody can be recorded: %s", error)
+                code = error.code if isinstance(error, ControlError) else "gallery"
+                self._recorder.turn_down(self._button_camera, code, str(error))
 
     def _check_free(self) -> None:
         """Refuse a second user of the readings."""
-        if self._recording:
+        if self._recorder.name:
             raise ControlError(
-                "busy", f"{self._recording.name} is being recorded; try again when that is over"
+                "busy", f"{self._recorder.name} is being recorded; try again when that is over"
             )
         if self._rejection:
             raise ControlError("busy", "a face is being marked; try again in a moment")
@@ -277,80 +280,24 @@ class _Desk:
                 self._live.recording.clear()
             self._send(envelope, reply)
 
-    def _go_on(self, recording: _Recording) -> None:
-        while (reading := self._live.readings.take(0)) is not None:
-            if recording.enrolment.add(reading):
-                self._tell(recording, "sample", reading.frame)
-        if not recording.enrolment.over(time.monotonic()):
-            return
-        refusal = recording.enrolment.refusal()
-        if refusal:
-            self._refuse(recording, refusal.code, refusal.advice, refusal.detail)
-            return
-        taken = recording.enrolment.samples
-        try:
-            with self._acting():
-                samples = self._gallery.enrol(
-                    recording.name, taken, self._pack_digest, self._max_samples, add=recording.add
-                )
-        except (
-            GalleryError,
-            ValueError,
-        ) as error:  # ValueError: the samples do not fit those that are stored
-            self._refuse(recording, "gallery", str(error), str(error))
-            return
-        try:
-            self._show_gallery()
-        except GalleryError as error:
-            # The person is enrolled all the same, and telling otherwise would make people record twice.
-            log.warning("somebody is enrolled, but not recognised yet: %s", error)
-        self._end(recording, Recorded(name=recording.name, taken=len(taken), samples=samples))
-        self._tell(recording, "done")
-
-    def _refuse(self, recording: _Recording, code: str, message: str, detail: str = "") -> None:
-        self._end(recording, Refused(code=code, message=message))
-        self._tell(recording, "refused", reason=code, detail=detail or None)
-
-    def _end(self, recording: _Recording, reply: Reply) -> None:
-        with self._acting():
-            self._live.recording.clear()
-        self._recording = None
-        self._send(recording.envelope, reply)
-
     def _show_gallery(self) -> None:
         """Let perception match against the gallery as it is now."""
         matcher = Matcher(self._gallery.snapshot(self._pack_digest))
         with self._acting():
             self._live.matcher = matcher
 
-    def _send(self, envelope: list[bytes], reply: Reply) -> None:
-        """Reply; a client that has gone or reads nothing loses it (that is how a ROUTER sends).
+    def _send(self, envelope: list[bytes], reply: Reply) -> bool:
+        """Reply; False if the client has gone. One that reads nothing loses the reply.
 
         An envelope that is none of ours may have a million frames, and is not echoed.
         """
-        with self._acting():
-            self._door.send_multipart([*envelope[:2], control.encode(reply)])
-
-    def _tell(
-        self,
-        recording: _Recording,
-        state: Literal["started", "sample", "done", "refused"],
-        frame: Stamp | None = None,
-        *,
-        reason: str | None = None,
-        detail: str | None = None,
-    ) -> None:
-        stamp = frame or Stamp(recording.camera, -1, time.monotonic(), time.time())
-        event = EnrollmentEvent(
-            monotonic=stamp.captured,
-            utc=rfc3339(stamp.utc),
-            camera=stamp.camera,
-            frame=stamp.index,
-            person=recording.name,
-            state=state,
-            samples=len(recording.enrolment.samples),
-            reason=reason,
-            detail=detail,
-        )
-        with self._acting():
-            self._outbox.put(event)
+        try:
+            with self._acting():
+                self._door.send_multipart([*envelope[:2], control.encode(reply)], zmq.NOBLOCK)
+        except zmq.Again:
+            return True
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return False
+        return True

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.config import Quality as Limits
-from agent.perception.quality import _MODEL, QualityGate, head_pose
+from agent.perception.quality import _MODEL, QualityGate, apparent_width, head_pose
 
 LANDMARKS = np.array([[100, 100], [160, 100], [130, 134], [104, 164], [156, 164]], np.float32)
 
@@ -57,8 +57,8 @@ def textured(mean: float = 120, spread: float = 40) -> np.ndarray:
     return cv2.cvtColor(grey.clip(0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR)
 
 
-def reasons(chip: np.ndarray, landmarks: np.ndarray = LANDMARKS) -> tuple[str, ...]:
-    return QualityGate(Limits(), 150).measure(chip, landmarks).reasons
+def reasons(chip: np.ndarray, landmarks: np.ndarray = LANDMARKS, longer: int = 640) -> tuple[str, ...]:
+    return QualityGate(Limits(), 150).measure(chip, landmarks, longer).reasons
 
 
 def test_a_sharp_well_lit_frontal_face_passes():
@@ -84,3 +84,21 @@ def test_a_far_face_is_too_small():
 
 def test_a_face_in_profile_is_turned_away():
     assert reasons(textured(), turned(65, 0, 0)) == ("turned_away",)
+
+
+def test_a_face_that_is_a_small_share_of_a_large_picture_is_too_small():
+    """What counts is what the detector is shown of it, which scales every picture to one size."""
+    assert reasons(textured(), longer=1920) == ()
+    assert reasons(textured(), longer=3840) == ("too_small",)
+
+
+def test_a_face_that_is_narrow_for_its_height_is_turned_away_whatever_its_nose_says():
+    """As the landmarks that the detector makes up for the half of a face that it does not see."""
+    squeezed = LANDMARKS * [0.6, 1.0] + [50, 0]
+    assert abs(head_pose(squeezed.astype(np.float32)).yaw) < 1
+    assert reasons(textured(), squeezed.astype(np.float32)) == ("turned_away",)
+
+
+@given(st.floats(-60, 60), st.just(0.0))
+def test_a_turned_face_looks_narrow_by_the_cosine_of_the_turn(yaw, roll):
+    assert apparent_width(turned(yaw, 0, roll)) == pytest.approx(np.cos(np.radians(yaw)), abs=0.02)
