@@ -64,7 +64,7 @@ function show(state, connected) {
   document.getElementById("faces").replaceChildren(...faces);
   const drivers = [...state.drivers.values()].map((event) => {
     const told = Object.entries(event).filter(([, value]) => ["string", "boolean"].includes(typeof value));
-    const facts = told.filter(([key]) => !["topic", "utc", "camera"].includes(key));
+    const facts = told.filter(([key]) => !["topic", "utc", "camera", "valid"].includes(key));
     return row(event.camera, facts.map(([key, value]) => `${key}: ${value}`).join(", "));
   });
   document.getElementById("drivers").replaceChildren(...drivers);
