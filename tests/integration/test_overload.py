@@ -1,0 +1,160 @@
+"""A busy neighbour on the agent's core: its deadline holds, and so does what it says about who is there.
+
+The neighbour goes before the agent and computes for a part of every millisecond, so that the chain is four times as slow,
+evenly and on every machine. The budget is a multiple of what a frame takes there when it is quiet. Where too much else is
+going on to measure that, the test is skipped.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+
+from agent.samples import clip
+
+BUDGET = 2.0  # times what a frame with a look takes: of a frame that takes four times as long, half must be shed
+SLOWER = 4.0
+SETTLED_S = 2.0  # of adjustment, as promised
+FRAMES = 600
+
+NEIGHBOUR = """
+import sys, time
+busy = float(sys.argv[1]) / 1e3
+while True:
+    end = time.perf_counter() + busy
+    while time.perf_counter() < end:
+        pass
+    time.sleep(1e-3 - busy)
+"""
+
+
+@pytest.fixture
+def on_one_core() -> Iterator[Callable]:
+    """Calls a function so that what it starts runs on one core, and gives way to the neighbour there."""
+    core = max(os.sched_getaffinity(0))
+
+    def settle() -> None:
+        # Both hold for the calling thread and what it starts, not for the other threads of this process.
+        os.sched_setaffinity(0, {core})
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + 15)
+
+    with ThreadPoolExecutor(1, initializer=settle) as pool:
+        yield lambda function: pool.submit(function).result()
+
+
+@pytest.fixture
+def neighbour() -> Iterator[Callable[[float], None]]:
+    """Lets a process compute for so many milliseconds in each; 0 ends it."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def busy(ms: float) -> None:
+        while running:
+            process = running.pop()
+            process.kill()
+            process.wait()
+        if ms:
+            running.append(subprocess.Popen([sys.executable, "-c", NEIGHBOUR, str(ms)]))
+            os.sched_setaffinity(running[0].pid, {max(os.sched_getaffinity(0))})
+
+    yield busy
+    busy(0)
+
+
+@pytest.fixture
+def known(agent, samples) -> None:
+    """The man in the clip is enrolled, and somebody else."""
+    video = cv2.VideoCapture(str(clip()))
+    pictures = []
+    for i in range(61):
+        image = video.read()[1]
+        if i % 12 == 0:
+            pictures.append(str(agent.folder / f"{i}.png"))
+            cv2.imwrite(pictures[-1], image)
+    for name, images in (("Man", pictures), ("Obama", [str(samples / "obama.jpg")])):
+        taken = agent.run("record", name, "--image", *images)
+        assert taken.returncode == 0, taken.stderr
+
+
+def frames(subscriber, count: int, skip_s: float = 0.0) -> list[dict]:
+    """The next ``count`` face events, after those of the first ``skip_s`` seconds."""
+    events: list[dict] = []
+    start = None
+    for event in subscriber.events(120):
+        if event["topic"] == "face":
+            start = event["monotonic"] if start is None else start
+            if event["monotonic"] - start >= skip_s:
+                events.append(event)
+            if len(events) == count:
+                return events
+    pytest.fail(f"of {count} frames only {len(events)} came")
+
+
+def detection_ms(events: list[dict]) -> np.ndarray:
+    """What frames took in which the faces were found and not looked at."""
+    return np.array([event["total_ms"] for event in events if "face" not in event["stage_ms"]])
+
+
+def test_a_chain_slowed_four_times_keeps_its_deadline_and_knows_who_is_there(
+    agent, daemon, subscribe, known, on_one_core, neighbour
+):
+    def start(frame_ms: float):
+        subscriber = subscribe("face", "health")
+        settings = f"[engine]\nthreads = 1\n[budget]\nframe_ms = {frame_ms}\n"
+        process = on_one_core(lambda: daemon(more=settings))
+        subscriber.wait_for_face("confirmed")
+        return process, subscriber
+
+    def end(process) -> None:
+        process.terminate()
+        process.communicate(timeout=20)
+
+    # Without a budget: what a frame takes when it is quiet, and how busy a neighbour makes that four times as much.
+    process, subscriber = start(0)
+    quiet = frames(subscriber, 120, skip_s=1)
+    alone = detection_ms(quiet)
+    if np.percentile(alone, 95) > 1.7 * np.median(alone):
+        pytest.skip("the machine is busy with other things: nothing can be said about time")
+    budget_ms = BUDGET * float(np.median([each["total_ms"] for each in quiet if "face" in each["stage_ms"]]))
+    for busy_ms in (0.6, 0.65, 0.7, 0.75, 0.8, 0.85):
+        neighbour(busy_ms)
+        slowed = frames(subscriber, 60, skip_s=0.5)
+        slower = float(np.median(detection_ms(slowed)) / np.median(alone))
+        if slower >= SLOWER:
+            break
+    else:
+        pytest.skip(f"the neighbour makes the chain only {slower:.1f} times as slow")
+    unshed = np.mean([each["total_ms"] > budget_ms for each in slowed])
+    assert unshed > 0.2  # or the test would prove nothing
+    neighbour(0)
+    end(process)
+
+    # With it: the neighbour comes back, and after two seconds of adjustment the deadline holds.
+    process, subscriber = start(budget_ms)
+    neighbour(busy_ms)
+    overloaded = frames(subscriber, FRAMES, skip_s=SETTLED_S)
+    late = [each["total_ms"] for each in overloaded if each["late"]]
+    figures = f"{slower:.1f} times as slow, budget {budget_ms:.1f} ms: {len(late)} of {FRAMES} late: {late}"
+    print(busy_ms, np.median(alone), figures, "without", unshed)
+    print("detected", np.mean(["detect" in e["stage_ms"] for e in overloaded]), "rungs", np.bincount([e["rung"] for e in overloaded]), "fps", FRAMES/(overloaded[-1]["monotonic"]-overloaded[0]["monotonic"]))
+    print("det p50 95 99", np.percentile([e["total_ms"] for e in overloaded if "detect" in e["stage_ms"]],[50,90,95,99]), "coast", np.percentile([e["total_ms"] for e in overloaded if "detect" not in e["stage_ms"]] or [0],[50,90,95,99]))
+    for e in overloaded:
+        if e["late"]: print(e["rung"], e["total_ms"], {k: v for k, v in e["stage_ms"].items() if v > 3})
+    assert len(late) <= 0.01 * FRAMES, figures
+    assert all(each["rung"] > 0 for each in overloaded)
+    assert {face["person"] for each in overloaded for face in each["faces"]} <= {"Man", None}
+    confirmed = [any(face["person"] == "Man" for face in each["faces"]) for each in overloaded]
+    assert np.mean(confirmed) >= 0.99
+    health = subscriber.wait_for(topic="health")
+    assert health["missed"] >= len(late)
+    assert health["budget_ms"] == pytest.approx(budget_ms, abs=0.01)
+
+    # When it has gone, all of it is done again.
+    neighbour(0)
+    subscriber.wait_for(60, topic="face", rung=0)
+    end(process)
