@@ -17,7 +17,7 @@ from engines.errors import UserError
 ENROLLED_IMAGES = 3
 """So many photographs of a person are enrolled in a large gallery, where there are so many."""
 SPLITS = 10
-"""Galleries that are drawn of each half."""
+"""Large galleries that are drawn of each half."""
 _FEWEST = 10  # people of a half; fewer are no gallery with strangers
 
 
@@ -51,13 +51,14 @@ class Half:
         )
 
 
-def halves(looks: Looks, enrolled: int, margin: float) -> tuple[Half, Half]:
+def halves(looks: Looks, enrolled: int, margin: float, splits: int = SPLITS) -> tuple[Half, Half]:
     """The half in which is chosen, and the half that is reported.
 
     Args:
         looks: all there are.
         enrolled: size of the large gallery; at most half of the people of a half are enrolled.
         margin: least lead over the second best that a name needs.
+        splits: galleries that are drawn of each half.
 
     Raises:
         TooFewError: there are too few people.
@@ -72,7 +73,7 @@ def halves(looks: Looks, enrolled: int, margin: float) -> tuple[Half, Half]:
                 f"photographs or more, are too few; at least {_FEWEST} are needed in each half"
             )
         count = min(enrolled, len(people) // 2)
-        rngs = [np.random.default_rng(seed) for seed in range(SPLITS)]
+        rngs = [np.random.default_rng(seed) for seed in range(splits)]
         return Half(
             looks, people, [divide(looks, people, count, ENROLLED_IMAGES, rng) for rng in rngs], margin
         )

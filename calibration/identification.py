@@ -134,7 +134,7 @@ class Report(Struct, frozen=True, kw_only=True):
         best: the method that the first half prefers.
         chosen_on: the figures of that half.
         tested_on: the figures of the other half, which had no say.
-        tracks: what the method in use does to tracks, of the people of the other half.
+        tracks: what the method in use does to tracks of the people of the other half, by size of the gallery.
     """
 
     photographs: int
@@ -144,7 +144,7 @@ class Report(Struct, frozen=True, kw_only=True):
     best: TemplateMethod
     chosen_on: HalfReport
     tested_on: HalfReport
-    tracks: TrackReport
+    tracks: list[TrackReport]
 
 
 def report(half: Half) -> HalfReport:

@@ -15,7 +15,9 @@ from agent.config import TemplateMethod
 from agent.gallery.benchmark import GalleryReport, Timing
 from calibration.identification import RATE, OpenSet
 from calibration.metrics import Roc, roc
+from calibration.openset import Searches
 from calibration.quality import FAR, QualityReport
+from calibration.threshold import Step
 from calibration.verification import DECISION_FAR, Scored, Verification
 
 _GENUINE, _IMPOSTOR = "tab:blue", "tab:orange"
@@ -100,8 +102,8 @@ def identification(
     axes.set(
         xscale="log",
         yscale="log",
-        xlim=(0.05, 20),
-        ylim=(3, 100),
+        xlim=(0.05, 10),
+        ylim=(5, 100),
         xlabel="strangers' searches that name somebody (FPIR, %)",
         ylabel="enrolled people's that do not name the right one (FNIR, %)",
         title=title,
@@ -133,6 +135,56 @@ def quality(report: QualityReport, title: str, path: Path) -> None:
         axes.grid(axis="y", alpha=0.25)
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def threshold(steps: Sequence[Step], behind: Sequence[Searches], people: int, title: str, path: Path) -> None:
+    """Enrolled people named over strangers named, for every size of gallery; and the scores in one of them."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    figure.suptitle(title)
+    for step, searches in zip(steps, behind, strict=True):
+        curve = searches.curve()
+        seen = curve.far > 0  # a logarithmic axis has no place for 0
+        (line,) = left.step(
+            100 * curve.far[seen], 100 * curve.tar[seen], where="post", label=f"{step.people}"
+        )
+        low, high = step.tar_interval
+        left.errorbar(
+            100 * step.far,
+            100 * step.tar,
+            yerr=[[100 * max(0.0, step.tar - low)], [100 * max(0.0, high - step.tar)]],
+            fmt="o",
+            color=line.get_color(),
+            capsize=3,
+        )
+    left.set(
+        xscale="log",
+        xlabel="strangers' searches that name somebody (%)",
+        ylabel="enrolled people's that name the right one (%)",
+        title="chosen thresholds, with their 95 % intervals",
+    )
+    left.grid(which="both", alpha=0.25)
+    left.legend(title="people enrolled", loc="lower right")
+    index = [step.people for step in steps].index(people)
+    _search_scores(right, behind[index], steps[index])
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _search_scores(axes: Axes, searches: Searches, step: Step) -> None:
+    named = np.isfinite(searches.score)
+    right = searches.score[named & searches.right]
+    strangers = searches.score[named & ~searches.mated]
+    bins = np.histogram_bin_edges(np.concatenate([right, strangers]), 100).tolist()
+    axes.hist(right, bins, density=True, color=_GENUINE, alpha=0.6, label="enrolled people, themselves")
+    axes.hist(strangers, bins, density=True, color=_IMPOSTOR, alpha=0.6, label="strangers, the most alike")
+    axes.axvline(step.threshold, color="black", linestyle="--", label=f"threshold {step.threshold:.4f}")
+    axes.margins(y=0.3)  # room for the legend
+    axes.set(
+        xlabel="cosine to the nearest template",
+        ylabel="share of searches (density)",
+        title=f"scores with {step.people} enrolled",
+    )
+    axes.legend(loc="upper left")
 
 
 def confusion(counts: NDArray[np.int64], labels: Sequence[str], title: str, path: Path) -> None:

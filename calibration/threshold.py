@@ -16,7 +16,9 @@ from dataclasses import replace
 import numpy as np
 from msgspec import Struct
 
+from agent.config import TemplateMethod
 from agent.gallery.templates import Aggregate
+from agent.gallery.types import Calibration
 from calibration.metrics import equal_error_rate
 from calibration.openset import Looks, Searches, Split, divide, enrol, interval, joined, redrawn, search
 from engines.errors import UserError
@@ -59,6 +61,54 @@ class Step(Struct, frozen=True, kw_only=True):
     eer: float
     genuine: int
     impostor: int
+
+
+class ThresholdReport(Struct, frozen=True, kw_only=True):
+    """The report, as JSON shows it.
+
+    Attributes:
+        source: of the looks.
+        people: how many they are of.
+        looks: how many there are.
+        undetected: those in which no face was found.
+        images: how many looks at a person are enrolled, where there are so many; None: all but one.
+        far: share of the strangers' searches that may name somebody.
+        template: the method of making templates.
+        margin: least lead over the second best that a name needs.
+        enrolled: people in the gallery now.
+        steps: the thresholds, by size of the gallery.
+    """
+
+    source: str
+    people: int
+    looks: int
+    undetected: int
+    images: int | None
+    far: float
+    template: TemplateMethod
+    margin: float
+    enrolled: int
+    steps: list[Step]
+
+    @property
+    def step(self) -> Step:
+        """The one for as many people as are enrolled; the last where it is for fewer."""
+        return next((step for step in self.steps if step.people >= self.enrolled), self.steps[-1])
+
+    def calibration(self, pack: str) -> Calibration:
+        """What the gallery keeps of it, for the pack with this digest."""
+        step = self.step
+        return Calibration(
+            pack=pack,
+            threshold=step.threshold,
+            far_target=self.far,
+            far=step.far,
+            tar=step.tar,
+            tar_interval=step.tar_interval,
+            pairs=f"{self.looks} looks at {self.people} people of {self.source}, {step.genuine} searches of enrolled "
+            f"people and {step.impostor} of strangers among {step.people}",
+            steps=tuple((each.people, each.threshold) for each in self.steps),
+        )
 
 
 def supported(looks: Looks, far: float) -> list[int]:

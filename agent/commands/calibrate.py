@@ -1,4 +1,4 @@
-"""``cabinsense calibrate``: make eight-bit networks, and let engines pass the gate."""
+"""``cabinsense calibrate``: choose the threshold, make eight-bit networks, and let engines pass the gate."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from agent.commands.calibrate_threshold import threshold
 from agent.commands.config import FileOption
 from agent.commands.measuring import PackOption, bars, show
 from engines.errors import UserError
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from calibration.sensitivity import Sensitivity
 
 app = typer.Typer(
-    no_args_is_help=True, help="Make eight-bit networks, and let engines pass the gate before they go live."
+    no_args_is_help=True,
+    help="Choose the threshold, make eight-bit networks, and let engines pass the gate before they go live.",
 )
 
 DataOption = Annotated[
@@ -49,6 +51,9 @@ SeedOption = Annotated[int, typer.Option(min=0, help="Decides between faces that
 
 class RefusedError(UserError):
     """The gate has refused an engine; the message says why and what stays."""
+
+
+app.command()(threshold)
 
 
 @app.command("int8")

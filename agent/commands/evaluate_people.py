@@ -54,26 +54,34 @@ def identification(
     method = settings.gallery.template
     reader = FaceReader(networks, settings, time.perf_counter)
     seen = progress(lfw.looks(reader, root, photos), "photographs", len(photos))
-    first, second = halves(lfw.labelled_looks(seen), people, settings.identity.margin)
-    threshold = first.searches(method).threshold(far)
+    looks = lfw.labelled_looks(seen)
+    first, second = halves(looks, people, settings.identity.margin)
     shown = tracks.photographs(second)
     followed = tracks.follow(reader, root, [photos[look] for look in shown])
     tracked = list(progress(followed, "tracks", len(shown)))
-    try:
-        watched = tracks.watch_clip(networks, settings, clip(), second, method, threshold)
-    except SampleError as error:
-        typer.echo(f"without the sample clip: {error}", err=True)
-        watched = (0, 0)
+    drives = []
+    for few, splits in tracks.galleries(people):
+        one, other = halves(looks, few, settings.identity.margin, splits)
+        threshold = one.searches(method).threshold(far)
+        try:
+            watched = tracks.watch_clip(networks, settings, clip(), other, method, threshold)
+        except SampleError as error:
+            typer.echo(f"without the sample clip: {error}", err=True)
+            watched = (0, 0)
+        drives.append(
+            tracks.report(other, shown, tracked, method, far, threshold, settings.identity, watched)
+        )
     networks.close()
+    found = protocol.report(first)
     report = protocol.Report(
         photographs=len(photos),
-        undetected=first.looks.undetected,
+        undetected=looks.undetected,
         margin=settings.identity.margin,
         used=method,
-        best=protocol.choose(found := protocol.report(first)),
+        best=protocol.choose(found),
         chosen_on=found,
         tested_on=protocol.report(second),
-        tracks=tracks.report(second, shown, tracked, method, far, threshold, settings.identity, watched),
+        tracks=drives,
     )
     if plot is not None:
         from calibration import plots
@@ -86,7 +94,8 @@ def identification(
         return
     show(_gallery_table(report))
     show(_images_table(report.tested_on))
-    show(_tracks_table(report.tracks))
+    for found_tracks in report.tracks:
+        show(_tracks_table(found_tracks))
 
 
 def quality(

@@ -6,11 +6,12 @@ measured by the samples themselves.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.config import TemplateMethod
+from agent.config import Gallery, TemplateMethod
 from agent.gallery.types import Sample
 from agent.perception.types import Float32, Quality
 
@@ -29,6 +30,11 @@ _SAME = 1e-6  # distance of samples that differ by rounding alone
 _FULL_SIZE = 40.0  # pixels between the eyes
 _FULL_SHARPNESS = 40.0
 _FULL_CONTRAST = 45.0
+
+
+def aggregate(settings: Gallery) -> Aggregate:
+    """How the configuration wants templates to be made."""
+    return partial(templates, method=settings.template, most=settings.templates)
 
 
 def templates(samples: Sequence[Sample], method: TemplateMethod = "mean", most: int = MOST) -> Float32:
