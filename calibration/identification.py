@@ -104,7 +104,7 @@ class HalfReport(Struct, frozen=True, kw_only=True):
         photographs: of them.
         many: people of whom there are as many photographs as the last of ``IMAGES``.
         by_images: with these people enrolled, and all others of the half as strangers. The same looks search in all
-            rows: those beyond the last of ``IMAGES``.
+            rows: those beyond the last of ``IMAGES``. Empty where there are no two such people, or no others.
         enrolled: how many people are in the large gallery.
         in_full: how many of them with ``halves.ENROLLED_IMAGES`` photographs.
         mated: searches of enrolled people, of all splits together.
@@ -204,7 +204,7 @@ def _open_set(pooled: Sequence[Searches]) -> list[OpenSet]:
 
 def _by_images(half: Half) -> list[ByImages]:
     rows: list[ByImages] = []
-    if len(_many(half)) < 2:
+    if not 1 < len(_many(half)) < len(half.people):
         return rows
     for images in IMAGES:
         rows += _with_images(half, images, foreign=False)
@@ -260,8 +260,8 @@ def _nested(half: Half, images: int, rng: np.random.Generator, *, foreign: bool)
     enrolled = [indices[:images] for indices in split.enrolled]
     strangers = np.concatenate([half.looks.of_person[who] for who in others])
     if foreign:
-        wrong = rng.permutation(strangers)[: len(known)]
-        # Where there are fewer strangers than people, the last of these stay as they are.
+        # Half of the strangers must be left to search; with few of them not everybody has a wrong photograph.
+        wrong = rng.permutation(strangers)[: min(len(known), len(strangers) // 2)]
         enrolled[: len(wrong)] = [
             np.append(right[1:], other) for right, other in zip(enrolled, wrong, strict=False)
         ]

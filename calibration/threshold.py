@@ -25,9 +25,9 @@ from engines.errors import UserError
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Galleries of so many people are drawn, as far as the data go."""
-_SEARCHED = 2000  # people searched among, over all draws of one size: so small galleries are drawn more often
+_SEARCHED = 1000  # people searched among, over all draws of one size: so small galleries are drawn more often
 _FEWEST = 10  # draws of one size
-_STRANGERS = 400_000  # searches of strangers, over all draws of one size
+_STRANGERS = 200_000  # searches of strangers, over all draws of one size
 _SEED = 2007  # of all draws: any number, but always the same one
 _RULE_OF_THREE = 3.0
 

@@ -41,6 +41,7 @@ _SEED = 2007  # of all draws: any number, but always the same one
 _ROUNDS = 1000
 _CAR = 10  # people enrolled in a car that many use
 _CARS = 50
+_WATCHED = 5  # galleries that the clip is shown to: it is one man, and takes as long each time
 
 
 class TrackReport(Struct, frozen=True, kw_only=True):
@@ -232,7 +233,7 @@ def watch_clip(
         How many tracks there were in all, and how many of them were named at any moment.
     """
     total, taken = 0, 0
-    for split in half.splits[:SPLITS]:
+    for split in half.splits[:_WATCHED]:
         gallery = enrol(half.looks, split, partial(templates, method=method))
         sizes = np.diff([*gallery.first, len(gallery.templates)])
         owners = np.repeat(np.arange(len(split.people)), sizes)

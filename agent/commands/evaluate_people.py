@@ -92,10 +92,10 @@ def identification(
     if as_json:
         typer.echo(msgspec.json.encode(report))
         return
-    show(_gallery_table(report))
-    show(_images_table(report.tested_on))
+    show(gallery_table(report))
+    show(images_table(report.tested_on))
     for found_tracks in report.tracks:
-        show(_tracks_table(found_tracks))
+        show(tracks_table(found_tracks))
 
 
 def quality(
@@ -157,7 +157,7 @@ def quality(
     if as_json:
         typer.echo(msgspec.json.encode(report))
     else:
-        show(_quality_table(report))
+        show(quality_table(report))
 
 
 def _per_cent(share: float, interval: tuple[float, float] | None = None, digits: int = 1) -> str:
@@ -167,7 +167,8 @@ def _per_cent(share: float, interval: tuple[float, float] | None = None, digits:
     )
 
 
-def _gallery_table(report: "Report") -> "Table":
+def gallery_table(report: "Report") -> "Table":
+    """What each method reaches in the large gallery."""
     from rich.table import Table
 
     found = report.tested_on
@@ -195,7 +196,8 @@ def _gallery_table(report: "Report") -> "Table":
     return table
 
 
-def _images_table(found: "HalfReport") -> "Table":
+def images_table(found: "HalfReport") -> "Table":
+    """What each method reaches with so many photographs of each person."""
     from rich.table import Table
 
     title = (
@@ -217,7 +219,8 @@ def _images_table(found: "HalfReport") -> "Table":
     return table
 
 
-def _tracks_table(found: "TrackReport") -> "Table":
+def tracks_table(found: "TrackReport") -> "Table":
+    """What became of the tracks."""
     from rich.table import Table
 
     table = Table("tracks", "value", title_justify="left")
@@ -234,7 +237,8 @@ def _tracks_table(found: "TrackReport") -> "Table":
     return table
 
 
-def _quality_table(report: "QualityReport") -> "Table":
+def quality_table(report: "QualityReport") -> "Table":
+    """What each pairing reaches."""
     from rich.table import Table
 
     from calibration.quality import FAR

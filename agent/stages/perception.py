@@ -93,7 +93,10 @@ class PerceptionStage(Stage):
             if newest is not self._live.matcher:
                 newest = matcher = self._live.matcher
                 chain.forget_identities()
-            threshold = in_force(config.identity, matcher.snapshot, self._pack.manifest.face).value
+            known = matcher.snapshot
+            threshold = in_force(
+                config.identity, self._pack.manifest.face, len(known.names), known.calibrated
+            ).value
             ask = partial(matcher.match, threshold=threshold, margin=config.identity.margin)
             chain.budget.ease(self._live.budget_share)
             recording = self._live.recording.is_set()

@@ -46,7 +46,9 @@ STEPS = (
     (200, 0.9603),
     (500, 0.9622),
 )
-STEPS_BASIS = "LFW, half of the people in view 2, three photographs enrolled, margin 0.015: 0.1 % of strangers' searches named"
+STEPS_BASIS = (
+    "LFW, half of the people in view 2, three photographs enrolled, margin 0.015: 0.1 % of strangers' searches named"
+)  # fmt: skip
 
 _HERE = Path(__file__).parent
 EMOTION_BRANCH = _HERE / "emotion.onnx"

@@ -30,22 +30,10 @@ FAIR = Quality(50, 50, 120, 50, Pose(0, 0, 0))
 MEAN = partial(templates, method="mean")
 
 
-def crowd(people: int, images, spread: float = 0.5, seed: int = 0, dim: int = 24):
-    """Made-up looks; ``images`` says how many there are of each person."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for who in range(people):
-        centre = rng.normal(size=dim)
-        for _ in range(images(who)):
-            row = centre + rng.normal(0, spread, dim)
-            found.append((f"{who:03d}", Sample((row / np.linalg.norm(row)).astype(np.float32), FAIR)))
-    return labelled(found)
-
-
 EVERYBODY = np.arange(40)
 
 
-def test_each_look_either_is_enrolled_or_searches_once():
+def test_each_look_either_is_enrolled_or_searches_once(crowd):
     looks = crowd(40, lambda who: 1 + who % 6)
     split = divide(looks, EVERYBODY, 15, 3, np.random.default_rng(0))
     used = np.concatenate([*split.enrolled, split.mated, split.strangers])
@@ -56,7 +44,7 @@ def test_each_look_either_is_enrolled_or_searches_once():
     assert not set(looks.person[split.strangers]) & set(split.people)
 
 
-def test_those_with_enough_photographs_are_enrolled_first_and_one_is_left_to_search():
+def test_those_with_enough_photographs_are_enrolled_first_and_one_is_left_to_search(crowd):
     looks = crowd(40, lambda who: 1 + who % 6)
     split = divide(looks, EVERYBODY, 25, 3, np.random.default_rng(1))
     sizes = [len(indices) for indices in split.enrolled]
@@ -65,7 +53,7 @@ def test_those_with_enough_photographs_are_enrolled_first_and_one_is_left_to_sea
         assert len(indices) < len(looks.of_person[who])
 
 
-def test_all_but_one_of_the_looks_can_be_enrolled():
+def test_all_but_one_of_the_looks_can_be_enrolled(crowd):
     looks = crowd(10, lambda who: 1 + who % 5)
     split = divide(looks, np.arange(10), 6, None, np.random.default_rng(2))
     left = np.bincount(split.own, minlength=6)
@@ -80,7 +68,7 @@ def as_snapshot(looks, split, gallery) -> Snapshot:
 
 @pytest.mark.parametrize("method", ["mean", "clusters"])
 @pytest.mark.parametrize("people", [1, 2, 12])
-def test_searches_name_whom_the_agent_names(method, people):
+def test_searches_name_whom_the_agent_names(method, people, crowd):
     looks = crowd(40, lambda who: 1 + who % 6, spread=0.8)
     split = divide(looks, EVERYBODY, people, 3, np.random.default_rng(3))
     gallery = enrol(looks, split, partial(templates, method=method))
@@ -161,10 +149,12 @@ def test_nobody_leads_without_the_margin_and_alone_nobody_has_to():
 
 def test_the_best_of_several_templates_speaks_for_a_person():
     gallery = Gallery(np.eye(3, dtype=np.float32), np.array([0, 2]))
-    assert gallery.scores(np.float32([[0.1, 0.9, 0.3]])).tolist() == [[pytest.approx(0.9), pytest.approx(0.3)]]
+    assert gallery.scores(np.float32([[0.1, 0.9, 0.3]])).tolist() == [
+        [pytest.approx(0.9), pytest.approx(0.3)]
+    ]
 
 
-def test_each_look_is_compared_with_each_person_for_one_to_one():
+def test_each_look_is_compared_with_each_person_for_one_to_one(crowd):
     looks = crowd(12, lambda who: 4)
     split = divide(looks, np.arange(12), 5, 3, np.random.default_rng(4))
     pairs = compare(looks, split, enrol(looks, split, MEAN))
@@ -203,7 +193,7 @@ def test_looks_at_one_person_do_not_narrow_the_interval():
     assert first == pytest.approx(second, abs=0.02)
 
 
-def test_methods_are_compared_on_the_same_draws():
+def test_methods_are_compared_on_the_same_draws(crowd):
     looks = crowd(40, lambda who: 4, spread=0.9)
     split = divide(looks, EVERYBODY, 15, 3, np.random.default_rng(5))
     searches = search(looks, split, enrol(looks, split, MEAN), 0.0)
