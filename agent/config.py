@@ -17,6 +17,8 @@ from engines.errors import UserError
 
 MOST_CAMERAS = 16
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+TemplateMethod = Literal["mean", "trimmed", "weighted", "clusters"]
+"""How samples become templates, the simplest first; see ``agent.gallery.templates``."""
 
 
 class ConfigError(UserError):
@@ -222,7 +224,7 @@ class Identity(_Table, frozen=True):
     margin: Annotated[
         float,
         Meta(description="Least lead of the best person over the second best, as a cosine.", ge=0, le=1),
-    ] = 0.005
+    ] = 0.015
     votes: Annotated[int, Meta(description="Looks at a track that a decision needs.", ge=1, le=50)] = 3
     window: Annotated[int, Meta(description="Newest looks at a track that are counted.", ge=1, le=200)] = 9
 
@@ -239,6 +241,16 @@ class Gallery(_Table, frozen=True):
         ),
     ] = ""
     max_samples: Annotated[int, Meta(description="Samples kept of one person.", ge=1, le=1000)] = 50
+    template: Annotated[
+        TemplateMethod,
+        Meta(
+            description="What stands for a person: the mean of the samples, that without outliers, that weighted by "
+            "quality, or the means of several clusters; docs/recognition.md compares them."
+        ),
+    ] = "trimmed"
+    templates: Annotated[
+        int, Meta(description="Templates of one person at most, with `clusters`.", ge=1, le=16)
+    ] = 3
 
 
 class Enrolment(_Table, frozen=True):

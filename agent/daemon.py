@@ -14,6 +14,7 @@ import cv2
 from agent import logs
 from agent.config import Camera, Config, ConfigError
 from agent.events import Event
+from agent.gallery.threshold import in_force
 from agent.live import Live
 from agent.mailbox import Mailbox
 from agent.notify import Notifier
@@ -194,7 +195,24 @@ class Daemon:
         button = self._stages.get("button")
         problem = button.problem if isinstance(button, ButtonStage) else ""
         broken = (problem,) if problem else ()
-        return (*notes, *broken, *open_doors(self._config), *self._reloader.problems())
+        return (
+            *notes,
+            *broken,
+            *self._outgrown(),
+            *open_doors(self._config),
+            *self._reloader.problems(),
+        )
+
+    def _outgrown(self) -> tuple[str, ...]:
+        """That there are more people than the threshold was chosen for, if there are."""
+        known, face = self._live.snapshot, self._pack.manifest.face
+        threshold = in_force(self._live.config.identity, face, len(known.names), known.calibrated)
+        if not threshold.outgrown:
+            return ()
+        return (
+            f"{threshold.people} people are enrolled, but the threshold is chosen for {threshold.most} at most: "
+            "strangers may be given a name; `cabinsense calibrate threshold` chooses another",
+        )
 
     def dropped_frames(self) -> int:
         """Frames of all cameras that were replaced by a newer one before they were looked at."""

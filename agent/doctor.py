@@ -120,6 +120,8 @@ class Facts(Struct, frozen=True, kw_only=True):
         gallery: where it is.
         people: how many are in it; None if there is no gallery yet.
         gallery_problem: why it does not open.
+        threshold: the one in force for it, in words; empty where there is no gallery or no pack.
+        threshold_outgrown: more people are in it than that was chosen for.
         pack: name and digest.
         pack_problem: why it is not whole.
         backends: version of each backend that can be imported.
@@ -151,6 +153,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     gallery: str = ""
     people: int | None = None
     gallery_problem: str = ""
+    threshold: str = ""
+    threshold_outgrown: bool = False
     pack: str = ""
     pack_problem: str = ""
     backends: dict[str, str]
@@ -320,6 +324,15 @@ def _data(facts: Facts) -> Iterator[Line]:
         yield Line("gallery", "ok", f"none yet at {facts.gallery}")
     else:
         yield Line("gallery", "ok", f"{facts.gallery}, {facts.people} people")
+    if facts.threshold_outgrown:
+        yield Line(
+            "threshold",
+            "warn",
+            f"{facts.threshold}, but more are enrolled: strangers may be given a name",
+            "`cabinsense calibrate threshold` chooses another",
+        )
+    elif facts.threshold:
+        yield Line("threshold", "ok", facts.threshold)
     state: State = "ok" if facts.disk_mb >= _DISK_LOW_MB else "warn"
     if facts.disk_mb < _DISK_FULL_MB:
         state = "fail"

@@ -20,6 +20,7 @@ from agent import __version__, control, paths, upkeep
 from agent.config import Config, ConfigError, load
 from agent.curve_keys import KeysError
 from agent.doctor import Camera, Facts, Gate, Node, OpenCV, Plan, Wish
+from agent.gallery.threshold import InForce, of_gallery
 from agent.gallery.types import GalleryError
 from engines import gates, probe
 from engines.engine import EngineError
@@ -53,7 +54,7 @@ def inspect(
         cuda = probe.probe_cuda()
         found = {library: each.result() for library, each in zip(libraries, asked, strict=True)}
     pack, pack_problem = _pack(settings)
-    people, gallery_problem = _gallery(settings)
+    people, threshold, gallery_problem = _gallery(settings, pack)
     daemon, daemon_problem = _daemon(settings)
     return Facts(
         agent=__version__,
@@ -76,6 +77,8 @@ def inspect(
         unit=any((root / folder / "cabinsense.service").exists() for folder in _UNITS),
         gallery=str(settings.gallery_path),
         people=people,
+        threshold=threshold.words if threshold else "",
+        threshold_outgrown=threshold is not None and threshold.outgrown,
         gallery_problem=gallery_problem,
         pack=f"{pack.manifest.name} {pack.manifest.digest[:12]} in {pack.path}" if pack else "",
         pack_problem=pack_problem,
@@ -152,14 +155,16 @@ def _pack(config: Config) -> tuple[Pack | None, str]:
         return None, str(error)
 
 
-def _gallery(settings: Config) -> tuple[int | None, str]:
+def _gallery(settings: Config, pack: Pack | None) -> tuple[int | None, InForce | None, str]:
+    """How many people there are, from which score they are recognised, and why the gallery does not open."""
     if not settings.gallery_path.exists():
-        return None, ""
+        return None, None, ""
     try:
         with upkeep.opened(settings, readonly=True) as gallery:
-            return len(gallery.people()), ""
+            threshold = of_gallery(settings.identity, pack.manifest, gallery) if pack else None
+            return len(gallery.people()), threshold, ""
     except GalleryError as error:
-        return None, str(error)
+        return None, None, str(error)
 
 
 def installed_backends() -> dict[str, str]:

@@ -4,14 +4,17 @@ The set and its protocol: Huang et al., "Labeled Faces in the Wild" (2007). Any 
 do: ``ROOT/NAME/NAME_0001.jpg``, and a file of pairs as ``read_pairs`` describes it.
 """
 
+import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.images import read_image
-from agent.perception.chain import FaceReader
-from agent.perception.types import Detection, Float32, Image
+from agent.gallery.types import Sample
+from agent.images import SUFFIXES, read_image
+from agent.perception.chain import FaceReader, Look
+from agent.perception.types import Detection, Image
+from calibration.openset import Looks, labelled
 from engines.errors import UserError
 
 _MIN_FOLDS = 2  # a threshold chosen on some folds is tested on others
@@ -103,6 +106,34 @@ def person(photo: str) -> str:
     return photo.partition("/")[0]
 
 
+def calibrates(name: str) -> bool:
+    """On which side of the line a person stands: those who are chosen by, or those who are reported on (False).
+
+    About half of all people are on either side, each on the same one in every data set.
+    """
+    return bool(hashlib.sha256(name.encode()).digest()[0] & 1)
+
+
+def all_photographs(root: Path) -> list[str]:
+    """Every photograph in the folders below ``root``, sorted.
+
+    Raises:
+        LfwError: there is none.
+    """
+    photos = sorted(
+        f"{folder.name}/{file.name}"
+        for folder in (root.iterdir() if root.is_dir() else ())
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.suffix.lower() in SUFFIXES
+    )
+    if not photos:
+        raise LfwError(
+            f"{root}: no photographs here; name a folder that holds a folder of photographs for each person"
+        )
+    return photos
+
+
 def check_photographs(root: Path, photos: Iterable[str]) -> None:
     """See that all photographs are there, before the long work starts.
 
@@ -117,19 +148,39 @@ def check_photographs(root: Path, photos: Iterable[str]) -> None:
         )
 
 
-def embed(reader: FaceReader, root: Path, photos: Iterable[str]) -> Iterator[tuple[str, Float32 | None]]:
-    """Each photograph with the embedding of its subject, float32 [dim]; None where no face is found.
+def looks(
+    reader: FaceReader, root: Path, photos: Iterable[str], alter: Callable[[Image, str], Image] | None = None
+) -> Iterator[tuple[str, Look | None]]:
+    """Each photograph with the look at its subject; None where no face is found.
 
     LFW's photographs are centred on the person whose name they carry; others may stand beside. So of several faces the
     one whose box is nearest the centre is taken, whatever its size.
+
+    Args:
+        reader: finds and looks at faces.
+        root: folder of the people's folders.
+        photos: paths below it.
+        alter: makes another image of a photograph before it is looked at.
 
     Raises:
         ImageError: a photograph cannot be read.
     """
     for photo in photos:
         image = read_image(root / photo)
+        if alter is not None:
+            image = alter(image, photo)
         faces = reader.find(image)
-        yield photo, reader.look(image, central(image, faces)).embedding if faces else None
+        yield photo, reader.look(image, central(image, faces)) if faces else None
+
+
+def labelled_looks(found: Iterable[tuple[str, Look | None]]) -> Looks:
+    """What ``looks`` gives, with the people."""
+    return labelled(
+        [
+            (person(photo), None if look is None else Sample(look.embedding, look.quality))
+            for photo, look in found
+        ]
+    )
 
 
 def central(image: Image, faces: Iterable[Detection]) -> Detection:

@@ -8,7 +8,6 @@ Who is used to calibrate is never used to judge; both commands, ``int8`` and ``g
 - in FER2013, between its training split and its private test.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from agent.perception.detector import fill, letterbox
 from agent.perception.quality import QualityGate
 from agent.perception.types import Image, Quality
 from calibration.fer2013 import CHIP_SIDE, read_split, to_chip
-from calibration.lfw import Pair, central, check_photographs, photographs
+from calibration.lfw import Pair, calibrates, central, check_photographs, person, photographs
 from calibration.representative import choose
 from engines.errors import UserError
 
@@ -90,7 +89,7 @@ def divide(root: Path, pairs: Sequence[Pair]) -> Division:
         raise MaterialError(
             f"{root}: holds no photograph ({', '.join(sorted(SUFFIXES))}); name another folder"
         )
-    sides = [hashlib.sha256(file.partition("/")[0].encode()).digest()[0] & 1 for file in files]
+    sides = [calibrates(person(file)) for file in files]
     first = [file for file, side in zip(files, sides, strict=True) if side]
     second = [file for file, side in zip(files, sides, strict=True) if not side]
     return Division(root, first, second, [])

@@ -115,6 +115,16 @@ def tar_at_far(scores: Scores, genuine: Mask, far: float) -> OperatingPoint:
     return OperatingPoint(float(curve.threshold[best]), float(curve.far[best]), float(curve.tar[best]))
 
 
+def equal_error_rate(curve: Roc) -> float:
+    """The rate at which as many impostor pairs are accepted as genuine ones are refused.
+
+    Between the two points of the curve that lie around it, the mean of both rates at the nearer.
+    """
+    gap = np.abs(curve.far - (1 - curve.tar))
+    nearest = int(gap.argmin())
+    return float((curve.far[nearest] + 1 - curve.tar[nearest]) / 2)
+
+
 def at_threshold(scores: Scores, genuine: Mask, threshold: float) -> OperatingPoint:
     """FAR and TAR of a given threshold."""
     accepted = scores >= threshold

@@ -1,6 +1,6 @@
 """Pictures of evaluations, with matplotlib (the extra ``evaluate``)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -11,11 +11,17 @@ mpl.use("Agg")  # no display is needed
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from agent.config import TemplateMethod
 from agent.gallery.benchmark import GalleryReport, Timing
-from calibration.metrics import roc
+from calibration.identification import RATE, OpenSet
+from calibration.metrics import Roc, roc
+from calibration.openset import Searches
+from calibration.quality import FAR, QualityReport
+from calibration.threshold import Step
 from calibration.verification import DECISION_FAR, Scored, Verification
 
 _GENUINE, _IMPOSTOR = "tab:blue", "tab:orange"
+_PAIRINGS = {"high_high": "tab:green", "low_high": "tab:blue", "low_low": "tab:orange"}
 
 
 def verification(scored: Scored, report: Verification, title: str, path: Path) -> None:
@@ -71,6 +77,112 @@ def _scores(axes: Axes, scored: Scored, report: Verification) -> None:
         xlabel="cosine of the two embeddings",
         ylabel="pairs",
         title=f"{report.pairs} pairs, {report.undetected_pairs} without a score",
+    )
+    axes.legend(loc="upper left")
+
+
+def identification(
+    curves: Mapping[TemplateMethod, Roc], rows: Sequence[OpenSet], title: str, path: Path
+) -> None:
+    """Misses over false names (DET) of several methods, with the interval of each where methods are compared."""
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    for row in rows:
+        curve = curves[row.method]
+        line = axes.step(
+            100 * curve.far, 100 * (1 - curve.tar), where="post", label=row.method, linewidth=1.2
+        )
+        miss, (low, high) = 1 - row.dir[f"{RATE:g}"], row.dir_interval
+        axes.errorbar(
+            100 * RATE,
+            100 * miss,
+            yerr=[[100 * max(0.0, miss - 1 + high)], [100 * max(0.0, 1 - low - miss)]],
+            color=line[0].get_color(),
+            capsize=3,
+        )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlim=(0.05, 10),
+        ylim=(5, 100),
+        xlabel="strangers' searches that name somebody (FPIR, %)",
+        ylabel="enrolled people's that do not name the right one (FNIR, %)",
+        title=title,
+    )
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.grid(which="both", alpha=0.25)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def quality(report: QualityReport, title: str, path: Path) -> None:
+    """Recall of each pairing of good and poor pictures, 1:1 and 1:N, as bars with their intervals."""
+    figure, panels = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained", sharey=True)
+    figure.suptitle(title)
+    names = [f"{row.kind or 'none'}\n{row.pairing.replace('_', ', ')}" for row in report.rows]
+    colours = [_PAIRINGS[row.pairing] for row in report.rows]
+    for axes, what, rates in (
+        (panels[0], f"1:1, TAR at FAR {100 * FAR:g} % (%)", [row.one_to_one for row in report.rows]),
+        (panels[1], f"1:N, DIR at FPIR {100 * FAR:g} % (%)", [row.one_to_many for row in report.rows]),
+    ):
+        recall = np.array([each.recall for each in rates])
+        ends = np.array([each.interval for each in rates])
+        errors = 100 * np.maximum(0, [recall - ends[:, 0], ends[:, 1] - recall])
+        axes.bar(range(len(names)), 100 * recall, color=colours, yerr=errors, capsize=2)
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        axes.set(ylabel=what, ylim=(0, 100))
+        axes.grid(axis="y", alpha=0.25)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def threshold(steps: Sequence[Step], behind: Sequence[Searches], people: int, title: str, path: Path) -> None:
+    """Enrolled people named over strangers named, for every size of gallery; and the scores in one of them."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    figure.suptitle(title)
+    for step, searches in zip(steps, behind, strict=True):
+        curve = searches.curve()
+        seen = curve.far > 0  # a logarithmic axis has no place for 0
+        (line,) = left.step(
+            100 * curve.far[seen], 100 * curve.tar[seen], where="post", label=f"{step.people}"
+        )
+        low, high = step.tar_interval
+        left.errorbar(
+            100 * step.far,
+            100 * step.tar,
+            yerr=[[100 * max(0.0, step.tar - low)], [100 * max(0.0, high - step.tar)]],
+            fmt="o",
+            color=line.get_color(),
+            capsize=3,
+        )
+    left.set(
+        xscale="log",
+        xlabel="strangers' searches that name somebody (%)",
+        ylabel="enrolled people's that name the right one (%)",
+        title="chosen thresholds, with their 95 % intervals",
+    )
+    left.grid(which="both", alpha=0.25)
+    left.legend(title="people enrolled", loc="lower right")
+    index = [step.people for step in steps].index(people)
+    _search_scores(right, behind[index], steps[index])
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _search_scores(axes: Axes, searches: Searches, step: Step) -> None:
+    named = np.isfinite(searches.score)
+    right = searches.score[named & searches.right]
+    strangers = searches.score[named & ~searches.mated]
+    bins = np.histogram_bin_edges(np.concatenate([right, strangers]), 100).tolist()
+    axes.hist(right, bins, density=True, color=_GENUINE, alpha=0.6, label="enrolled people, themselves")
+    axes.hist(strangers, bins, density=True, color=_IMPOSTOR, alpha=0.6, label="strangers, the most alike")
+    axes.axvline(step.threshold, color="black", linestyle="--", label=f"threshold {step.threshold:.4f}")
+    axes.margins(y=0.3)  # room for the legend
+    axes.set(
+        xlabel="cosine to the nearest template",
+        ylabel="share of searches (density)",
+        title=f"scores with {step.people} enrolled",
     )
     axes.legend(loc="upper left")
 

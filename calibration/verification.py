@@ -6,7 +6,7 @@ decision threshold is chosen on every two photographs of different people in tho
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,21 +98,27 @@ class Verification(Struct, frozen=True, kw_only=True):
     undetected_pairs: int
 
 
-def score(pairs: Sequence[Pair], embeddings: Mapping[str, Float32 | None]) -> Scored:
+def score(
+    pairs: Sequence[Pair],
+    embeddings: Mapping[str, Float32 | None],
+    of_second: Mapping[str, Float32 | None] | None = None,
+) -> Scored:
     """The cosine of every pair.
 
     Args:
         pairs: any number, at least one.
         embeddings: for every photograph of ``pairs`` float32 [dim] of length 1, or None where no face was found.
+        of_second: the same for the second of each pair, where that was looked at in other conditions.
     """
+    others = embeddings if of_second is None else of_second
     dim = next((len(vector) for vector in embeddings.values() if vector is not None), 1)
     nothing = np.full(dim, np.nan, np.float32)
 
-    def stacked(photos: list[str]) -> Float32:
-        found = (embeddings[photo] for photo in photos)
+    def stacked(found: Iterable[Float32 | None]) -> Float32:
         return np.stack([nothing if vector is None else vector for vector in found])
 
-    first, second = stacked([pair.first for pair in pairs]), stacked([pair.second for pair in pairs])
+    first = stacked(embeddings[pair.first] for pair in pairs)
+    second = stacked(others[pair.second] for pair in pairs)
     return Scored(
         score=np.einsum("ij,ij->i", first, second),
         genuine=np.array([pair.genuine for pair in pairs]),

@@ -14,6 +14,9 @@ SCHEMA = 1
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Coordinate = Annotated[float, Meta(ge=0, le=1024)]
+Threshold = Annotated[float, Meta(ge=-1, le=1)]
+Steps = tuple[tuple[Annotated[int, Meta(ge=1)], Threshold], ...]
+"""Thresholds by the size of the gallery: the most people it may hold, rising, and the least cosine of a known one."""
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=128)]
 
 
@@ -52,14 +55,24 @@ class FaceModel(Model, frozen=True, kw_only=True):
         labels: the expressions, in the order of the ``emotion`` output.
         threshold: cosine from which two faces are one person, chosen as ``threshold_basis`` says.
         threshold_basis: data and false acceptance rate behind the threshold.
+        steps: least cosine of a known person, by the number of people enrolled; empty: ``threshold`` for any number.
+        steps_basis: data and false-positive rate behind the steps.
     """
 
     side: Annotated[int, Meta(ge=16, le=1024)]
     template: Annotated[tuple[tuple[Coordinate, Coordinate], ...], Meta(min_length=5, max_length=5)]
     dim: Annotated[int, Meta(ge=1, le=4096)]
     labels: Annotated[tuple[str, ...], Meta(min_length=2)]
-    threshold: Annotated[float, Meta(ge=-1, le=1)]
+    threshold: Threshold
     threshold_basis: str
+    steps: Steps = ()
+    steps_basis: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what types alone cannot."""
+        sizes = [people for people, _ in self.steps]
+        if sizes != sorted(set(sizes)):
+            raise ValueError("steps must rise in the number of people")
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

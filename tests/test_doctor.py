@@ -13,6 +13,7 @@ import pytest
 
 from agent.doctor import Camera, Facts, Gate, Node, OpenCV, Plan, Wish, report
 from agent.gallery.store import Gallery
+from agent.gallery.types import Calibration
 from agent.inspection import inspect
 from engines.plans import Plan as WholePlan
 from engines.plans import PlanKey, write_plan
@@ -108,6 +109,7 @@ WARNINGS = {
     "GPIO": {"gpio_chips": (Node("/dev/gpiochip0", "gpiochip0", allowed=False),)},
     "systemd": {"unit": False},
     "disk": {"disk_mb": 500},
+    "threshold": {"threshold": "0.9446, from the pack", "threshold_outgrown": True},
     "agent": {"daemon_problem": "the daemon did not answer within 3 s; look at its log"},
     "plan tensorrt-int8/face": {"plans": (Plan("tensorrt-int8/face", "built from another model"),)},
     "gate openvino fp32": {"gates": (Gate("openvino", "fp32", False, "did not pass the gate"),)},
@@ -210,6 +212,19 @@ def test_a_gallery_is_opened_and_a_damaged_one_told(box):
     facts = inspect(box / "config.toml", box, {})
     assert facts.people is None
     assert line(facts, "gallery").state == "fail"
+
+
+def test_the_threshold_in_force_for_the_gallery_is_told(box, pack):
+    with Gallery.open(box / "gallery.db") as gallery:
+        rates = 1e-3, 9e-4, 0.97, (0.96, 0.98)
+        gallery.store_calibration(
+            Calibration(pack.manifest.digest, 0.9123, *rates, "a test", steps=((7, 0.9123),))
+        )
+    found = line(inspect(box / "config.toml", box, {}), "threshold")
+    assert (found.state, found.detail) == (
+        "ok",
+        "0.9123, measured for this gallery, chosen for at most 7 enrolled",
+    )
 
 
 def test_plans_and_gate_reports_in_the_pack_are_found_and_judged(box, pack):

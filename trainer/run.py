@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from calibration.fer2013 import LABELS, Fer2013Error
+from calibration.plots import confusion
 from trainer import card, plots
 from trainer.branch import EmotionBranch, multiply_adds
 from trainer.checkpoint import CheckpointError
@@ -41,11 +42,11 @@ def run_emotion(config_path: Path | None, overrides: list[str], out: Path, expor
         history = [json.loads(line) for line in (out / HISTORY).read_text(encoding="utf-8").splitlines()]
         plots.loss_curve(history, out / "loss.png")
         validation = measure(logits_of(branch, data.validation, config), data.validation_labels)
-        plots.confusion_matrix(validation.confusion, LABELS, "validation", out / "confusion-validation.png")
+        confusion(validation.confusion, LABELS, "validation", out / "confusion-validation.png")
         console.print(f"validation accuracy {100 * validation.accuracy:.2f} %")
         if export is not None:
             report = export_branch(data, branch, export)
-            plots.confusion_matrix(report.test.confusion, LABELS, "test", out / "confusion-test.png")
+            confusion(report.test.confusion, LABELS, "test", out / "confusion-test.png")
             card.write(export.with_suffix(".md"), report, LABELS)
             console.print(f"test accuracy {100 * report.test.accuracy:.2f} % through {export}")
 

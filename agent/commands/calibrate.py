@@ -1,4 +1,4 @@
-"""``cabinsense calibrate``: make eight-bit networks, and let engines pass the gate."""
+"""``cabinsense calibrate``: choose the threshold, make eight-bit networks, and let engines pass the gate."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from agent.commands.calibrate_threshold import threshold
 from agent.commands.config import FileOption
+from agent.commands.measuring import PackOption, bars, show
 from engines.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.table import Table
 
     from agent.config import Config
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from calibration.sensitivity import Sensitivity
 
 app = typer.Typer(
-    no_args_is_help=True, help="Make eight-bit networks, and let engines pass the gate before they go live."
+    no_args_is_help=True,
+    help="Choose the threshold, make eight-bit networks, and let engines pass the gate before they go live.",
 )
 
 DataOption = Annotated[
@@ -37,9 +38,6 @@ PairsOption = Annotated[
 ExpressionsOption = Annotated[
     Path | None, typer.Option(help="fer2013.npz: measure the loss in expressions on its private test.")
 ]
-PackOption = Annotated[
-    Path | None, typer.Option("--pack", help="Folder of the pack; else the one that the configuration names.")
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")]
 MethodOption = Annotated[
     Literal["entropy", "percentile", "minmax"],
@@ -53,6 +51,9 @@ SeedOption = Annotated[int, typer.Option(min=0, help="Decides between faces that
 
 class RefusedError(UserError):
     """The gate has refused an engine; the message says why and what stays."""
+
+
+app.command()(threshold)
 
 
 @app.command("int8")
@@ -193,7 +194,7 @@ def sensitivity(
     if as_json:
         typer.echo(msgspec.json.encode(found))
     else:
-        _show(_layers_table(found))
+        show(_layers_table(found))
 
 
 @contextmanager
@@ -219,7 +220,7 @@ def _bench(
     wanted = {"backend": backend, "precision": precision}
     engine = msgspec.structs.replace(settings.engine, **{k: v for k, v in wanted.items() if v is not None})
     settings = msgspec.structs.replace(settings, engine=engine)
-    with _progress() as progress:
+    with bars() as progress:
         bench = Bench(
             verify(pack or settings.pack_path), settings, Sources(data, pairs, expressions), progress
         )
@@ -227,24 +228,6 @@ def _bench(
             yield bench
         finally:
             bench.close()
-
-
-@contextmanager
-def _progress() -> "Iterator[Callable[[str, int, int], None]]":
-    """A bar on stderr for each thing that is being done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield show
 
 
 def _can_plot() -> bool:
@@ -263,18 +246,12 @@ def _finish(report: "GateReport", file: Path, as_json: bool, otherwise: str) -> 
     if as_json:
         typer.echo(msgspec.json.encode(report))
     else:
-        _show(_gate_table(report))
+        show(_gate_table(report))
         typer.echo(f"report: {file}")
     if not report.passed:
         raise RefusedError(
             f"the gate refuses {report.backend} {report.precision}: {'; '.join(report.reasons)}. {otherwise}"
         )
-
-
-def _show(table: "Table") -> None:
-    from rich.console import Console
-
-    Console().print(table)
 
 
 def _gate_table(report: "GateReport") -> "Table":

@@ -1,36 +1,24 @@
 """``cabinsense evaluate``: measure a pack on public data sets."""
 
-import importlib.util
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from agent.commands.config import FileOption
-from engines.errors import UserError
+from agent.commands.evaluate_people import identification, quality
+from agent.commands.measuring import JsonOption, PackOption, check_plot, load, progress, show
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from agent.config import Config
-    from agent.perception.chain import Networks
     from calibration.emotion import EmotionReport
     from calibration.verification import Decision, Verification
 
-T = TypeVar("T")
-
 app = typer.Typer(no_args_is_help=True, help="Measure a pack on public data sets.")
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-PackOption = Annotated[
-    Path | None, typer.Option("--pack", help="Folder of the pack; else the one that the configuration names.")
-]
-
-
-class PlotError(UserError):
-    """A picture cannot be made; the message says why."""
+app.command()(identification)
+app.command()(quality)
 
 
 @app.command()
@@ -64,9 +52,10 @@ def verification(
     listed = lfw.read_pairs(pairs)
     photos = lfw.photographs(listed)
     lfw.check_photographs(root, photos)
-    settings, networks = _load(pack, config)
+    settings, networks = load(pack, config)
     reader = FaceReader(networks, settings, time.perf_counter)
-    embeddings = dict(_progress(lfw.embed(reader, root, photos), "photographs", len(photos)))
+    looks = progress(lfw.looks(reader, root, photos), "photographs", len(photos))
+    embeddings = {photo: None if look is None else look.embedding for photo, look in looks}
     networks.close()
     scored = protocol.score(listed, embeddings)
     report = protocol.report(listed, embeddings, scored, networks.manifest.face.threshold)
@@ -77,7 +66,7 @@ def verification(
     if as_json:
         typer.echo(msgspec.json.encode(report))
     else:
-        _show(_verification_table(report))
+        show(_verification_table(report))
 
 
 @app.command()
@@ -107,8 +96,8 @@ def emotion(
 
     check_plot(plot)
     images, true = read_split(npz, split)
-    _, networks = _load(pack, config)
-    predicted = list(_progress(protocol.predict(networks, images), "images", len(images)))
+    _, networks = load(pack, config)
+    predicted = list(progress(protocol.predict(networks, images), "images", len(images)))
     networks.close()
     report = protocol.report(true, np.array(predicted, np.int64))
     if plot is not None:
@@ -119,46 +108,7 @@ def emotion(
     if as_json:
         typer.echo(msgspec.json.encode(report))
     else:
-        _show(_emotion_table(report))
-
-
-def check_plot(plot: Path | None) -> None:
-    """See that a picture can be written, before the long work starts."""
-    if plot is None:
-        return
-    if importlib.util.find_spec("matplotlib") is None:
-        raise PlotError("--plot needs matplotlib; install it with `pip install 'cabinsense[evaluate]'`")
-    if not plot.parent.is_dir():
-        raise PlotError(f"{plot.parent}: no such folder; make it, or name another file with --plot")
-
-
-def _load(pack: Path | None, config: Path | None) -> "tuple[Config, Networks]":
-    """The configuration and the engines of the pack."""
-    import cv2
-
-    from agent import networks
-    from agent.config import load
-    from engines.pack import verify
-
-    cv2.setNumThreads(1)  # its part is small, and a second pool of threads would fight the engines' own
-    settings = load(config)
-    return settings, networks.load(verify(pack or settings.pack_path), settings)
-
-
-def _progress(items: Iterable[T], what: str, total: int) -> Iterable[T]:
-    """The items, with a bar on stderr that shows how many have come."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield from progress.track(items, total=total, description=what)
-
-
-def _show(table: "Table") -> None:
-    from rich.console import Console
-
-    Console().print(table)
+        show(_emotion_table(report))
 
 
 def _verification_table(report: "Verification") -> "Table":

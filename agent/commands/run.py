@@ -84,6 +84,7 @@ def _run(config: "Config", read: "Callable[[], Config]", console: "Console", sho
     from agent import logs, upkeep
     from agent.commands.display import Screen
     from agent.daemon import Daemon
+    from agent.gallery.templates import aggregate
     from agent.live import Live
     from agent.mailbox import Mailbox
     from agent.notify import Notifier
@@ -92,7 +93,7 @@ def _run(config: "Config", read: "Callable[[], Config]", console: "Console", sho
 
     pack = packs.verify(config.pack_path)
     with upkeep.opened(config) as gallery:
-        live = Live(gallery.snapshot(pack.manifest.digest))
+        live = Live(gallery.snapshot(pack.manifest.digest, aggregate(config.gallery)))
     # The journal keeps what is printed, and is not to keep who was seen.
     watch = None if logs.is_journal(sys.stdout) else Mailbox[Reading](_WATCHED)
     daemon = Daemon(config, pack, live, watch, Notifier.from_environment(), read)

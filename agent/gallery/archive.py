@@ -271,7 +271,8 @@ def _check_single(content: _Content) -> None:
         if len(set(values)) < len(values):
             raise ValueError("somebody or a threshold is in it twice")
     for each in content.calibrations:
-        if not all(map(isfinite, (each.threshold, each.far_target, each.far, each.tar, *each.tar_interval))):
+        rates = each.threshold, each.far_target, each.far, each.tar, *each.tar_interval
+        if not all(map(isfinite, (*rates, *(threshold for _, threshold in each.steps)))):
             raise ValueError("a threshold is not a number")
 
 

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+import msgspec
+
 from agent.gallery.file import File, damaged
 from agent.gallery.keys import Key
 from agent.gallery.sealing import NONCE, TAG, Fact, Sealer, TamperedError
 from agent.gallery.types import Action, Calibration, GalleryError, Sample, person_name
 from agent.gallery.vectors import from_bytes, to_bytes
 from agent.perception.types import Float32, Pose, Quality
+from engines.pack import Steps
 
 MOST_NOTES = 10_000
 """Rows of the audit that are kept; a car that enrols somebody every day fills them in 27 years."""
@@ -227,7 +230,8 @@ class Book:
                     "measure it again with `cabinsense calibrate threshold`"
                 )
             interval = row.pop("tar_low"), row.pop("tar_high")
-            found[row["pack"]] = Calibration(**row, tar_interval=interval)
+            steps = msgspec.json.decode(row.pop("steps"), type=Steps)
+            found[row["pack"]] = Calibration(**row, tar_interval=interval, steps=steps)
         return found
 
     def set_calibration(self, calibration: Calibration) -> None:
@@ -242,6 +246,7 @@ class Book:
             "tar_high": float(calibration.tar_interval[1]),
             "pairs": calibration.pairs,
             "created": calibration.created,
+            "steps": msgspec.json.encode(calibration.steps).decode(),
         }
         self._file.execute("DELETE FROM calibrations WHERE pack = ?", calibration.pack)
         self._file.add("calibrations", **row, stamp=self._sealer.stamp("calibration", *row.values()))

@@ -58,6 +58,7 @@ _TABLES = (
         tar_high REAL NOT NULL,
         pairs TEXT NOT NULL,
         created TEXT NOT NULL,
+        steps TEXT NOT NULL,  -- JSON: [[people, threshold], …]
         stamp BLOB NOT NULL
     )""",
     "CREATE TABLE vault (id INTEGER PRIMARY KEY CHECK (id = 1), key TEXT NOT NULL, stamp BLOB NOT NULL)",

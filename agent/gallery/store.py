@@ -17,7 +17,7 @@ from agent import paths
 from agent.gallery import backups, rotation
 from agent.gallery.backups import Restored
 from agent.gallery.book import Anchor, Book, Entry, Kept, now
-from agent.gallery.templates import templates
+from agent.gallery.templates import Aggregate, templates
 from agent.gallery.types import (
     Backup,
     Calibration,
@@ -128,8 +128,22 @@ class Gallery:
         with self._vault.reading() as book:
             return next(name for number in count(1) if not book.has(name := f"Driver {number}"))
 
-    def snapshot(self, pack: str) -> Snapshot:
+    def labelled_samples(self, pack: str) -> list[tuple[str, Sample]]:
+        """Every sample that the pack with digest ``pack`` has made, with the person's name; a person's are neighbours.
+
+        Raises:
+            GalleryError: a stored embedding is damaged.
+        """
+        with self._vault.reading() as book:
+            book.entries()
+            return [(name, kept.sample) for name, kept in book.samples() if kept.pack == pack]
+
+    def snapshot(self, pack: str, aggregate: Aggregate = templates) -> Snapshot:
         """The gallery for matching embeddings of the pack with digest ``pack``.
+
+        Args:
+            pack: its digest.
+            aggregate: makes the templates of a person.
 
         Raises:
             GalleryError: a stored embedding is damaged.
@@ -152,7 +166,7 @@ class Gallery:
             calibrated = book.calibrations().get(pack)
         if not of:
             return Snapshot(skipped=skipped, calibrated=calibrated)
-        rows = [templates(samples) for samples in of.values()]
+        rows = [aggregate(samples) for samples in of.values()]
         matrix = np.concatenate(rows)
         pushed = np.array([vector for _, vector in anchors], np.float32).reshape(-1, matrix.shape[1])
         for array in (matrix, pushed):

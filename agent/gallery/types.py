@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from agent.perception.types import Float32, Quality
 from engines.errors import UserError
+from engines.pack import Steps
 
 LONGEST_NAME = 64
 Action = Literal[
@@ -95,6 +96,8 @@ class Calibration:
         tar_interval: lower and upper bound of ``tar``, by bootstrap.
         pairs: what was compared, for people: the source, and how many pairs of each kind.
         created: when it was stored, UTC, RFC 3339; the gallery fills it in.
+        steps: the threshold by the number of people enrolled, as in ``FaceModel.steps``; empty: ``threshold``, which
+            is then for one.
     """
 
     pack: str
@@ -105,6 +108,7 @@ class Calibration:
     tar_interval: tuple[float, float]
     pairs: str
     created: str = ""
+    steps: Steps = ()
 
 
 @dataclass(frozen=True, slots=True)

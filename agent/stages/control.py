@@ -15,6 +15,7 @@ from agent.control import ControlError, Done, People, Refused, Reloaded, Reply, 
 from agent.events import Event
 from agent.gallery.matcher import Matcher
 from agent.gallery.store import Gallery
+from agent.gallery.templates import aggregate
 from agent.gallery.types import GalleryError
 from agent.live import Live
 from agent.mailbox import Mailbox
@@ -282,7 +283,8 @@ class _Desk:
 
     def _show_gallery(self) -> None:
         """Let perception match against the gallery as it is now."""
-        matcher = Matcher(self._gallery.snapshot(self._pack_digest))
+        snapshot = self._gallery.snapshot(self._pack_digest, aggregate(self._live.config.gallery))
+        matcher = Matcher(snapshot)
         with self._acting():
             self._live.matcher = matcher
 

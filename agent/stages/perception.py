@@ -7,6 +7,7 @@ from functools import partial
 
 from agent.config import Config
 from agent.gallery.matcher import Matcher
+from agent.gallery.threshold import in_force
 from agent.live import Live
 from agent.mailbox import Mailbox, take_any
 from agent.networks import load
@@ -92,9 +93,10 @@ class PerceptionStage(Stage):
             if newest is not self._live.matcher:
                 newest = matcher = self._live.matcher
                 chain.forget_identities()
-            threshold = config.identity.threshold
-            if threshold is None:
-                threshold = self._pack.manifest.face.threshold
+            known = matcher.snapshot
+            threshold = in_force(
+                config.identity, self._pack.manifest.face, len(known.names), known.calibrated
+            ).value
             ask = partial(matcher.match, threshold=threshold, margin=config.identity.margin)
             chain.budget.ease(self._live.budget_share)
             recording = self._live.recording.is_set()

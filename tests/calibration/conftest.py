@@ -1,10 +1,15 @@
 """What calibration is tested on without a data set: frames of the sample clip and photographs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+from agent.gallery.types import Sample
+from agent.perception.types import Pose, Quality
+from calibration.openset import Looks, labelled
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +39,23 @@ def _varied(file: Path, count: int) -> list[np.ndarray]:
         np.clip(cv2.resize(image, None, fx=scale * size, fy=scale * size) * light, 0, 255).astype(np.uint8)
         for size, light in zip(np.linspace(0.5, 1, count), np.linspace(1.2, 0.5, count), strict=True)
     ]
+
+
+@pytest.fixture(scope="session")
+def crowd():
+    """Makes looks at made-up people; ``images`` says how many there are of each."""
+
+    def make(
+        people: int, images: Callable[[int], int], spread: float = 0.5, seed: int = 0, dim: int = 24
+    ) -> Looks:
+        rng = np.random.default_rng(seed)
+        fair = Quality(50, 50, 120, 50, Pose(0, 0, 0))
+        found = []
+        for who in range(people):
+            centre = rng.normal(size=dim)
+            for _ in range(images(who)):
+                row = centre + rng.normal(0, spread, dim)
+                found.append((f"{who:03d}", Sample((row / np.linalg.norm(row)).astype(np.float32), fair)))
+        return labelled(found)
+
+    return make

@@ -11,7 +11,18 @@ from agent.images import read_image
 from agent.networks import load
 from agent.perception.chain import FaceReader
 from agent.perception.types import Detection
-from calibration.lfw import LfwError, Pair, central, check_photographs, embed, photographs, read_pairs
+from calibration.lfw import (
+    LfwError,
+    Pair,
+    all_photographs,
+    calibrates,
+    central,
+    check_photographs,
+    labelled_looks,
+    looks,
+    photographs,
+    read_pairs,
+)
 
 TWO_FOLDS = """2\t1
 Ada_Lovelace\t1\t2
@@ -133,7 +144,24 @@ def test_the_face_nearest_the_centre_is_the_one_that_the_photograph_is_about():
     assert central(image, [passer_by, subject]) is subject
 
 
-def test_the_subject_is_embedded_and_a_photograph_without_a_face_has_no_embedding(pack, samples, tmp_path):
+def test_every_photograph_below_the_root_is_found_and_nothing_else(tmp_path):
+    for name in ("Bob/b_2.JPG", "Ada/a_1.png", "Ada/notes.txt", "Cleo/.keep", "pairs.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert all_photographs(tmp_path) == ["Ada/a_1.png", "Bob/b_2.JPG"]
+    with pytest.raises(LfwError, match=r"Cleo: no photographs here; name a folder"):
+        all_photographs(tmp_path / "Cleo")
+    with pytest.raises(LfwError, match="nowhere: no photographs"):
+        all_photographs(tmp_path / "nowhere")
+
+
+def test_people_stand_on_the_same_side_for_ever_and_half_on_either():
+    sides = [calibrates(f"Person_{number}") for number in range(1000)]
+    assert 430 < sum(sides) < 570
+    assert sides[:4] == [True, True, False, True]
+
+
+def test_the_subject_is_looked_at_and_a_photograph_without_a_face_gives_no_look(pack, samples, tmp_path):
     portrait = read_image(samples / "obama.jpg")
     beside = cv2.resize(read_image(samples / "biden.jpg"), None, fx=1.2, fy=1.2)
     height = max(portrait.shape[0], beside.shape[0])
@@ -146,7 +174,15 @@ def test_the_subject_is_embedded_and_a_photograph_without_a_face_has_no_embeddin
     config = Config()
     networks = load(pack, config)
     reader = FaceReader(networks, config, time.perf_counter)
-    found = dict(embed(reader, tmp_path, pictures))
+    found = dict(looks(reader, tmp_path, pictures))
+    darker = dict(looks(reader, tmp_path, ["alone.png"], lambda image, photo: image // len(photo[:2])))
     networks.close()
     assert found["nobody.png"] is None
-    assert found["scene.png"] @ found["alone.png"] > pack.manifest.face.threshold
+    assert found["scene.png"].embedding @ found["alone.png"].embedding > pack.manifest.face.threshold
+    before, after = found["alone.png"].quality.brightness, darker["alone.png"].quality.brightness
+    assert after == pytest.approx(before / 2, abs=2)
+    named = labelled_looks((f"{photo[0]}/{photo}", look) for photo, look in found.items())
+    assert named.names == ("a", "n", "s")
+    assert [named.names[who] for who in named.person] == ["s", "a", "n"]
+    assert named.undetected == 1
+    assert (named.samples[1].embedding == found["alone.png"].embedding).all()

@@ -111,6 +111,8 @@ def test_a_file_outside_the_pack_cannot_be_named(folder, path):
         ("dim = 128", 'dim = "128"', r"Expected `int`, got `str` - at `\$\.face\.dim`"),
         ("threshold = 0.9", "threshold = 9.0", "threshold"),
         ("threshold = 0.9", "threshold = nan", "threshold"),
+        ("steps = []", "steps = [[5, 0.9], [2, 0.8]]", "steps must rise"),
+        ("steps = []", "steps = [[0, 0.9]]", "steps"),
         ("        45.0,\n", "        inf,\n", "template"),
         ("        45.0,\n", "", "template"),
         ('sha256 = "', 'sha256 = "0', "sha256"),
@@ -130,10 +132,20 @@ def test_a_manifest_that_is_no_text_is_refused(folder):
         verify(folder)
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(-1, 1))
-def test_a_manifest_is_read_as_it_was_written(tmp_path_factory, text, threshold):
+@given(
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.floats(-1, 1),
+    st.dictionaries(st.integers(1, 2**40), st.floats(-1, 1)),
+)
+def test_a_manifest_is_read_as_it_was_written(tmp_path_factory, text, threshold, steps):
     folder = tmp_path_factory.getbasetemp()
-    face = msgspec.structs.replace(manifest().face, licence=text, labels=(text, "sad"), threshold=threshold)
+    face = msgspec.structs.replace(
+        manifest().face,
+        licence=text,
+        labels=(text, "sad"),
+        threshold=threshold,
+        steps=tuple(sorted(steps.items())),
+    )
     (folder / MANIFEST).write_bytes(encode_manifest(manifest(name=text, face=face)))
     assert read_manifest(folder) == manifest(name=text, face=face)
 

@@ -20,7 +20,7 @@ from agent.gallery.types import Calibration, GalleryError
 PACK = "a" * 64
 OTHER_PACK = "b" * 64
 PASSPHRASE = "correct horse battery"  # noqa: S105
-MEASURED = Calibration(PACK, 0.83, 1e-3, 9e-4, 0.97, (0.96, 0.98), "LFW")
+MEASURED = Calibration(PACK, 0.83, 1e-3, 9e-4, 0.97, (0.96, 0.98), "LFW", steps=((1, 0.8), (5, 0.83)))
 
 
 @pytest.fixture(autouse=True)

@@ -148,6 +148,7 @@ def test_a_backup_puts_back_whoever_is_damaged(path, taken, change, content, har
         ("UPDATE calibrations SET pairs = 'mine'", "the threshold for pack a"),
         ("UPDATE vault SET stamp = randomblob(28)", "people or thresholds"),
         ("UPDATE vault SET key = '0123456789abcdef'", "sealed with key 0123456789abcdef"),
+        ("UPDATE calibrations SET steps = '[[1, 0.1]]'", "calibrate threshold"),
         ("DELETE FROM vault", "which key"),
         ("PRAGMA user_version = 1", "gallery.db"),
         ("PRAGMA user_version = 0", "its version is lost"),

@@ -218,7 +218,9 @@ def test_faces_that_are_not_a_person_are_in_the_snapshot_and_go_with_the_person(
 
 
 def test_a_measured_threshold_stays_with_the_gallery_for_its_pack(path):
-    measured = Calibration(PACK, 0.83, 1e-3, 9e-4, 0.97, (0.96, 0.98), "LFW view 2: 3,000 and 3,000 pairs")
+    pairs = "LFW view 2: 3,000 and 3,000 pairs"
+    steps = ((1, 0.8), (5, 0.83), (20, 0.85))
+    measured = Calibration(PACK, 0.83, 1e-3, 9e-4, 0.97, (0.96, 0.98), pairs, steps=steps)
     with Gallery.open(path) as gallery:
         assert gallery.calibration(PACK) is None
         gallery.store_calibration(replace(measured, threshold=0.5))
