@@ -22,6 +22,7 @@ from agent.commands import (
     models,
     record,
     run,
+    status,
 )
 from agent.stage import MAY_HANG
 from engines.errors import UserError
@@ -34,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("status")(status.status)
 app.command("events")(events.events)
 app.command("record")(record.record)
 app.command("analyze")(analyze.analyze)

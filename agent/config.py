@@ -5,6 +5,7 @@ reference`` prints what stands here.
 """
 
 import codecs
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -424,6 +425,41 @@ class Supervision(_Table, frozen=True):
     ] = 60.0
 
 
+class Metrics(_Table, frozen=True):
+    """Figures for Prometheus; needs the extra `metrics`."""
+
+    listen: Annotated[
+        str,
+        Meta(
+            description="Where to answer: an address and a port, such as `127.0.0.1:9464`, or "
+            "`unix:/FOLDER/NAME.sock`; empty: nowhere.",
+            pattern=r"^(|unix:/.+|[0-9.]+:[0-9]{1,5}|\[[0-9a-fA-F:.]+\]:[0-9]{1,5})$",
+        ),
+    ] = ""
+    expose: Annotated[
+        bool,
+        Meta(
+            description="Answer on an address that other machines reach, too: everybody there may read the figures."
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        """Refuse what types alone cannot."""
+        host, _, port = self.listen.rpartition(":")
+        if not self.listen or self.listen.startswith("unix:"):
+            return
+        try:
+            address = ipaddress.ip_address(host.strip("[]"))
+        except ValueError as error:
+            raise ValueError(f"metrics.listen: {error}") from error
+        if not 0 < int(port) < 65_536:
+            raise ValueError("metrics.listen: a port is 1 to 65535")
+        if not (address.is_loopback or self.expose):
+            raise ValueError(
+                f"metrics.listen: other machines reach {host}; name 127.0.0.1, or set metrics.expose = true"
+            )
+
+
 class Log(_Table, frozen=True):
     """What is logged: to the journal where systemd has started the agent, else to the standard error output."""
 
@@ -504,6 +540,7 @@ class Config(_Table, frozen=True):
     freshness: Freshness = field(default_factory=Freshness)
     supervision: Supervision = field(default_factory=Supervision)
     log: Log = field(default_factory=Log)
+    metrics: Metrics = field(default_factory=Metrics)
     gate: Gate = field(default_factory=Gate)
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from agent.stages.button import ButtonStage
 from agent.stages.camera import CameraStage
 from agent.stages.control import ControlStage
 from agent.stages.health import HealthStage
+from agent.stages.metrics import MetricsStage
 from agent.stages.perception import PerceptionStage
 from agent.stages.publisher import PublisherStage
 from agent.statistics import FrameTimes
@@ -133,6 +134,7 @@ class Daemon:
             Post("perception", READER, self._perception),
             Post("health", SOURCE, self._health),
             *([Post("button", SOURCE, self._button)] if self._config.button.line else []),
+            *([Post("metrics", SOURCE, self._metrics)] if self._config.metrics.listen else []),
             *(
                 Post(f"camera {camera.name}", SOURCE, partial(self._camera, camera))
                 for camera in self._config.cameras
@@ -158,6 +160,16 @@ class Daemon:
 
     def _health(self, _: Stage | None) -> HealthStage:
         return HealthStage(self._pack.manifest.digest, self._live, self, self._outbox)
+
+    def _metrics(self, _: Stage | None) -> Stage:
+        try:
+            from agent.metrics import CONTENT_TYPE, Exposition  # noqa: PLC0415
+        except ImportError as error:
+            raise DaemonError(
+                f"metrics.listen is set, but the figures need prometheus-client ({error}); "
+                "`pip install 'cabinsense[metrics]'`, or leave metrics.listen out"
+            ) from error
+        return MetricsStage(self._config.metrics, Exposition(self._live, self.times).text, CONTENT_TYPE)
 
     def _camera(self, camera: Camera, before: CameraStage | None) -> CameraStage:
         return CameraStage(camera, self._boxes[camera.name], before)
@@ -323,7 +335,8 @@ class Daemon:
         if not self.times.frames:
             errors = [error for camera in self.cameras if (error := camera.health().error)]
             return ("; ".join(errors) or "waiting for the first frame") + waiting
-        return f"rung {self.times.rung}, {self.times.fps:.1f} frames a second{waiting}"
+        fps = self._live.health.fps if self._live.health else self.times.fps
+        return f"rung {self.times.rung}, {fps:.1f} frames a second{waiting}"
 
     def _finished(self) -> bool:
         """Every camera has ended and every frame been read; raises DaemonError where none can ever deliver."""

@@ -2,7 +2,9 @@
 
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,10 @@ def percentiles(values: NDArray[np.float64]) -> dict[str, float]:
     return dict(
         zip(("p50", "p95", "p99"), np.percentile(values, (50, 95, 99)).round(3).tolist(), strict=True)
     )
+
+
+BOUNDS = (0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, float("inf"))
+"""Upper bounds of the histogram's buckets, seconds: fine around the budget of 20 ms and a camera's 33 ms."""
 
 
 class _Ring:
@@ -62,6 +68,7 @@ class FrameTimes:
         self.faces = 0
         self.rung = 0
         self.complete = 0
+        self._buckets = [0] * len(BOUNDS)
         self.total_ms = 0.0
         self.engine_ms = 0.0
 
@@ -78,6 +85,7 @@ class FrameTimes:
             self.faces += len(reading.faces)
             self.rung = reading.rung
             self.complete += reading.rung == 0
+            self._buckets[bisect_left(BOUNDS, reading.total_ms / 1e3)] += 1
             self.total_ms += reading.total_ms
             self.engine_ms += reading.engine_ms
 
@@ -87,6 +95,12 @@ class FrameTimes:
         with self._lock:
             at = self._at.values()
         return float((len(at) - 1) / (at[-1] - at[0])) if len(at) > 1 else 0.0
+
+    def histogram(self) -> tuple[dict[str, int], float]:
+        """How many readings took at most so many seconds, by bound as Prometheus writes it; and the sum of seconds."""
+        with self._lock:
+            counts, seconds = accumulate(self._buckets.copy()), self.total_ms / 1e3
+        return dict(zip(map(_written, BOUNDS), counts, strict=True)), seconds
 
     @property
     def overhead(self) -> float:
@@ -139,3 +153,8 @@ class Growth:
             self._counts.popleft()
         self._counts.append((now, count))
         return count - self._counts[0][1]
+
+
+def _written(bound: float) -> str:
+    """A bucket's bound as Prometheus writes it."""
+    return "+Inf" if bound == float("inf") else str(bound)

@@ -125,6 +125,17 @@ class CameraStage(Stage):
 
     def work(self) -> None:
         """Read, and open again what fails, until told to stop or a recording ends."""
+        try:
+            self._keep_open()
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Let the source go."""
+        if self._reader:
+            self._reader.quit.set()
+
+    def _keep_open(self) -> None:
         wait = _FIRST_WAIT_S
         while not self.stopping.is_set():
             self.beat()
@@ -137,11 +148,6 @@ class CameraStage(Stage):
                 wait = _FIRST_WAIT_S  # it lived longer than we had waited for it
             self._pause(min(wait, self._camera.retry_s))
             wait = min(2 * wait, self._camera.retry_s)
-
-    def release(self) -> None:
-        """Let the source go."""
-        if self._reader:
-            self._reader.quit.set()
 
     def _follow(self, reader: _Reader) -> None:
         """Watch a reader until it ends or the stage is told to stop; give it up when it stalls.

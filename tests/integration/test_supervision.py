@@ -21,13 +21,13 @@ from agent.control import (
     Record,
     Recorded,
     Status,
-    daemon_listens,
     request,
 )
 from agent.daemon import Daemon, DaemonError
 from agent.gallery.store import Gallery
 from agent.live import Live
 from agent.samples import clip
+from agent.stage import Stage
 from tests.integration.faults import Faults
 
 LIMIT_S = 1.5
@@ -51,7 +51,7 @@ class Witness:
         self.wrong: list[str] = []
         self.counts: dict[str, int] = defaultdict(int)
         self.confirmed = 0
-        self.seen: set[tuple[str, int]] = set()
+        self.present: set[tuple[str, int]] = set()
         self.lost: set[tuple[str, int]] = set()
         self._seq: dict[str, int] = defaultdict(int)
         self._frame: dict[str, int] = defaultdict(lambda: -1)
@@ -90,6 +90,7 @@ class Witness:
             if event["frame"] <= self._frame[camera]:
                 self.wrong.append(f"frame {event['frame']} after {self._frame[camera]}")
             self._frame[camera] = event["frame"]
+            self.present = {(camera, face["track"]) for face in event["faces"]}
             for face in event["faces"]:
                 self._check_track(camera, face["track"], face["person"])
         if topic == "identity":
@@ -98,7 +99,6 @@ class Witness:
         self.counts[topic] += 1
 
     def _check_track(self, camera: str, track: int, person: str | None, *, lost: bool = False) -> None:
-        self.seen.add((camera, track))
         if (camera, track) in self.lost:
             self.wrong.append(f"track {track} came back")
         if person not in (None, MAN):
@@ -113,6 +113,7 @@ class Running:
     def __init__(self, config: Config, pack) -> None:
         self.config = config
         self.faults = Faults()
+        self._others = set(threading.enumerate())
         with Gallery.open(config.gallery_path) as gallery:
             live = Live(gallery.snapshot(pack.manifest.digest))
         self.daemon = Daemon(config, pack, live)
@@ -130,11 +131,13 @@ class Running:
         return self.daemon._stages[name]
 
     def ask(self, what=None, expect=Status, timeout_s: float = PATIENCE_S):
-        wait_until(lambda: daemon_listens(self.config.control_endpoint), "nobody listens")
         return request(self.config.control_endpoint, what or GetStatus(), expect, timeout_s)
 
-    def wait_for_restart(self, name: str, after: int) -> None:
-        wait_until(lambda: self.daemon.restarts.get(name, 0) > after, f"{name} was not started anew")
+    def wait_for_successor(self, struck: Stage) -> None:
+        name = struck.name
+        wait_until(
+            lambda: self.stage(name) is not struck and self.stage(name).beaten, f"{name} was not started anew"
+        )
 
     def wait_for_end(self) -> None:
         self._thread.join(PATIENCE_S)
@@ -146,6 +149,8 @@ class Running:
         self.wait_for_end()
         for stage in (*self.daemon._stages.values(), *self.daemon._given_up):
             assert stage.join(PATIENCE_S), f"{stage.name} never woke up"
+        leftover = set(threading.enumerate()) - self._others
+        wait_until(lambda: not any(thread.is_alive() for thread in leftover), f"{leftover} never ended")
 
 
 class Client(threading.Thread):
@@ -195,7 +200,6 @@ def witness(running) -> Iterator[Witness]:
     made.close()
 
 
-DOORS = ("publisher", "control")
 STAGES = {
     "publisher": "events",  # a function of the stage in which it is made to stand still
     "control": "turn",
@@ -212,15 +216,18 @@ def test_each_stage_frozen_killed_and_raising_is_started_anew_and_nobody_is_told
     running, witness, name, fault
 ):
     restarts, struck = running.daemon.restarts.get(name, 0), running.stage(name)
-    confirmed, tracks = witness.confirmed, witness.seen.copy()
+    confirmed, tracks = witness.confirmed, witness.present
     gate = None
     if fault == "frozen":
         gate = running.faults.freeze(struck._thread, STAGES[name])
     else:
         running.faults.strike(struck._thread, SystemExit if fault == "killed" else RuntimeError)
     began = time.monotonic()
-    running.wait_for_restart(name, restarts)
+    wait_until(
+        lambda: running.daemon.restarts.get(name, 0) > restarts, f"nobody noticed what happened to {name}"
+    )
     assert time.monotonic() - began < (LIMIT_S if gate else 0) + BUSY_S
+    running.wait_for_successor(struck)
 
     witness.hears("face", "health")
     assert running.ask().health is not None
@@ -263,10 +270,10 @@ def free_port() -> int:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_the_sixth_failure_within_a_minute_ends_the_daemon(start):
     running = start()
-    for restarts in range(5):
-        wait_until(lambda: running.stage("health").beaten)
-        running.faults.strike(running.stage("health")._thread, RuntimeError)
-        running.wait_for_restart("health", restarts)
+    for _ in range(5):
+        struck = running.stage("health")
+        running.faults.strike(struck._thread, RuntimeError)
+        running.wait_for_successor(struck)
     running.faults.strike(running.stage("camera cabin")._thread, SystemExit)
     running.wait_for_end()
     assert isinstance(running.error, DaemonError)
@@ -279,9 +286,10 @@ def test_subscribers_and_clients_on_a_network_come_back_to_the_new_stage_too(sta
     witness = Witness(running.config.events_endpoint)
     try:
         witness.hears("face", "health")
-        gates = [running.faults.freeze(running.stage(name)._thread, STAGES[name]) for name in DOORS]
-        for name in DOORS:
-            running.wait_for_restart(name, 0)
+        struck = [running.stage(name) for name in ("publisher", "control")]
+        gates = [running.faults.freeze(stage._thread, STAGES[stage.name]) for stage in struck]
+        for stage in struck:
+            running.wait_for_successor(stage)
         witness.hears("face", "health")
         assert running.ask().health is not None
         for gate in gates:
@@ -297,9 +305,11 @@ def test_who_is_being_recorded_when_the_control_stage_hangs_is_told_that_it_is_o
     running = start()
     client = Client(running, Record(name="Half", seconds=20.0), Recorded)
     wait_until(running.daemon._live.recording.is_set)
-    running.faults.freeze(running.stage("control")._thread, "turn")
+    control = running.stage("control")
+    running.faults.freeze(control._thread, "turn")
     client.join(PATIENCE_S)
     assert client.refused == "stopping"
+    running.wait_for_successor(control)
     wait_until(lambda: not running.daemon._live.recording.is_set())
     assert running.ask(ListPeople(), People).people == ()
 

@@ -1,0 +1,108 @@
+"""The figures for Prometheus, from what the daemon knows of itself anyway. No name of a person is among them."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from agent import __version__
+from agent.events import HealthEvent
+from agent.live import Live
+from agent.statistics import FrameTimes
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Exposition:
+    """The figures as text, as they are whenever they are asked for."""
+
+    def __init__(self, live: Live, times: FrameTimes) -> None:
+        """From the newest health event in ``live`` and the times of frames."""
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Figures(live, times))
+        ProcessCollector(
+            registry=self._registry
+        )  # memory, processor time and open files, by their usual names
+
+    def text(self) -> bytes:
+        """Prometheus's text format."""
+        return generate_latest(self._registry)
+
+
+class _Figures(Collector):
+    def __init__(self, live: Live, times: FrameTimes) -> None:
+        self._live = live
+        self._times = times
+
+    def collect(self) -> Iterator[Metric]:
+        """All figures; before the first health event only those of frames."""
+        yield from _of_frames(self._times)
+        if self._live.health is not None:
+            yield from _of_health(self._live.health)
+
+
+def _of_frames(times: FrameTimes) -> Iterator[Metric]:
+    counts, seconds = times.histogram()
+    yield HistogramMetricFamily(
+        "cabinsense_frame_seconds",
+        "Time that a frame took, from its pixels to its reading.",
+        buckets=list(counts.items()),
+        sum_value=seconds,
+    )
+    yield GaugeMetricFamily(
+        "cabinsense_rung",
+        "What was left out of the newest frame to keep the budget; 0 is nothing.",
+        times.rung,
+    )
+
+
+def _of_health(health: HealthEvent) -> Iterator[Metric]:
+    yield InfoMetricFamily("cabinsense", "What is running.", {"version": __version__, "pack": health.pack})
+    cameras = {
+        "cabinsense_frames": (CounterMetricFamily, "Frames captured.", "frames"),
+        "cabinsense_frames_dropped": (
+            CounterMetricFamily,
+            "Frames replaced by a newer one before they were looked at.",
+            "dropped",
+        ),
+        "cabinsense_camera_reopened": (CounterMetricFamily, "Times the camera was opened again.", "reopened"),
+    }
+    for name, (kind, meaning, field) in cameras.items():
+        family = kind(name, meaning, labels=["camera"])
+        for camera in health.cameras:
+            family.add_metric([camera.name], getattr(camera, field))
+        yield family
+    up = GaugeMetricFamily("cabinsense_camera_up", "Whether the camera delivers frames.", labels=["camera"])
+    for camera in health.cameras:
+        up.add_metric([camera.name], camera.state == "open")
+    yield up
+
+    ages = GaugeMetricFamily(
+        "cabinsense_stage_heartbeat_age_seconds", "Since the last sign of life of a stage.", labels=["stage"]
+    )
+    restarts = CounterMetricFamily(
+        "cabinsense_stage_restarts", "Times a stage hung or died and was started anew.", labels=["stage"]
+    )
+    for stage, age in health.stages.items():
+        ages.add_metric([stage], age)
+        restarts.add_metric([stage], health.restarts.get(stage, 0))
+    yield ages
+    yield restarts
+
+    yield CounterMetricFamily(
+        "cabinsense_messages_dropped",
+        "Messages that fell out before they could be published.",
+        health.dropped,
+    )
+    yield GaugeMetricFamily("cabinsense_gallery_people", "People in the gallery.", health.people)
+    yield GaugeMetricFamily(
+        "cabinsense_problems", "Problems that a health event names.", len(health.problems)
+    )
