@@ -1,7 +1,11 @@
-"""Run the agent for many frames and watch its memory: ``python -m tests.soak [--frames 20000]`` (``make soak``).
+"""Run the agent for long and watch it: ``python -m tests.soak [--frames 20000 | --minutes 60]`` (``make soak``).
 
-The sample clip plays in a loop as fast as the chain goes, every frame of it is read, and a subscriber counts what
-arrives. Exit status 1 when memory grows, is above the limit, or an event is missing.
+With ``--frames`` the sample clip plays in a loop as fast as the chain goes, and every frame of it is read. With
+``--minutes`` it plays at ten frames a second, and each minute brings what a day brings: somebody is enrolled and
+somebody forgotten, a subscriber stands still for a third of a minute and goes on, the configuration is read again.
+
+Exit status 1 when memory grows, is above the limit, an event is missing, the gallery does not hold what was written
+into it, or the subscriber that stood still hears nothing any more.
 """
 
 import argparse
@@ -11,6 +15,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -22,54 +28,160 @@ from agent.samples import clip
 LIMIT_MB = 450.0
 GROWTH = 0.02  # of the figure after the first tenth, when every buffer has been allocated
 _SILENCE_MS = 30_000
+_MINUTE_S = 60.0
+_STILL_S = 20.0  # of each minute the stalling subscriber stands still
+_QUEUE = 50  # so few that a subscriber who stands still misses messages
+_KEPT = 3  # people in the gallery at any time
+_PEOPLE = "obama.jpg", "biden.jpg"
+
+
+@dataclass
+class Box:
+    """The folder that a daemon lives in, and what is run there."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "CABINSENSE_DATA": str(self.folder),
+            "CABINSENSE_CONFIG": str(self.folder / "config.toml"),
+        }
+
+    def configure(self, camera: str) -> None:
+        (self.folder / "config.toml").write_text(
+            f'pack = "{paths.data_dir() / "packs" / "default"}"\n'
+            f'[[cameras]]\nname = "cabin"\nsource = "{clip()}"\nloop = true\n{camera}\n'
+            f'[events]\nendpoint = "ipc://{self.folder}/e"\nqueue = {_QUEUE}\n'
+            f'[control]\nendpoint = "ipc://{self.folder}/c"\n'
+        )
+
+    def start(self, *arguments: str, **more: object) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "agent", *arguments]
+        return subprocess.Popen(command, env=self.environment, **more)
+
+    def ask(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "agent", *arguments]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+
+@dataclass
+class Watch:
+    """What was seen of the daemon so far."""
+
+    daemon: "subprocess.Popen[bytes]"
+    endpoint: str
+    first: int = 0
+    last: int = 0
+    gaps: int = 0
+    rss: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._process = psutil.Process(self.daemon.pid)
+        self._socket = zmq.Context.instance().socket(zmq.SUB)
+        self._socket.rcvhwm = 0
+        self._socket.subscribe("face")
+        self._socket.connect(self.endpoint)
+
+    @property
+    def frames(self) -> int:
+        return self.last - self.first
+
+    def next(self) -> None:
+        """Take in one face event."""
+        if not self._socket.poll(_SILENCE_MS):
+            sys.exit("no event for 30 s")
+        seq = json.loads(self._socket.recv_multipart()[1])["seq"]
+        self.gaps += bool(self.last) and seq != self.last + 1
+        self.first, self.last = self.first or seq, seq
+
+    def mark(self) -> None:
+        """Write down how much memory is in use."""
+        self.rss.append(self._process.memory_info().rss / 2**20)
+        print(
+            f"{self.frames:6d} frames  {self.rss[-1]:6.1f} MiB  {self._process.num_threads()} threads  "
+            f"{self._process.num_fds()} files",
+            flush=True,
+        )
+
+    def verdict(self) -> int:
+        settled = self.rss[len(self.rss) // 10]
+        growth = max(self.rss[len(self.rss) // 10 :]) / settled - 1
+        print(f"peak {max(self.rss):.1f} MiB, growth after the first tenth {growth:+.2%}, gaps {self.gaps}")
+        return int(growth > GROWTH or max(self.rss) > LIMIT_MB or self.gaps > 0)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--frames", type=int, default=20_000)
-    frames = parser.parse_args().frames
+    parser.add_argument("--minutes", type=int)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "config.toml"
-        config.write_text(
-            f'pack = "{paths.data_dir() / "packs" / "default"}"\n'
-            f'[[cameras]]\nname = "cabin"\nsource = "{clip()}"\nloop = true\nevery_frame = true\nfps = 1000\n'
-            f'[events]\nendpoint = "ipc://{folder}/e"\n[control]\nendpoint = "ipc://{folder}/c"\n'
-        )
-        command = [sys.executable, "-m", "agent", "run", "--no-table", "--config", str(config)]
-        daemon = subprocess.Popen(
-            command, env=os.environ | {"CABINSENSE_DATA": folder}, stdout=subprocess.DEVNULL
-        )
+        box = Box(Path(folder))
+        box.configure("fps = 10" if options.minutes else "every_frame = true\nfps = 1000")
+        daemon = box.start("run", "--no-table", stdout=subprocess.DEVNULL)
         try:
-            return watch(daemon, f"ipc://{folder}/e", frames)
+            watch = Watch(daemon, f"ipc://{folder}/e")
+            if options.minutes:
+                return days(box, watch, options.minutes)
+            return frames(watch, options.frames)
         finally:
             daemon.send_signal(signal.SIGTERM)
             daemon.wait(timeout=10)
 
 
-def watch(daemon: "subprocess.Popen[bytes]", endpoint: str, frames: int) -> int:
-    """Count face events until ``frames`` have come; 1 if anything was not as promised."""
-    socket = zmq.Context.instance().socket(zmq.SUB)
-    socket.subscribe("face")
-    socket.connect(endpoint)
-    process = psutil.Process(daemon.pid)
-    first = last = gaps = 0
-    rss: list[float] = []
-    while last - first < frames:
-        if not socket.poll(_SILENCE_MS):
-            print("no event for 30 s", file=sys.stderr)
-            return 1
-        seq = json.loads(socket.recv_multipart()[1])["seq"]
-        gaps += bool(last) and seq != last + 1
-        first, last = first or seq, seq
-        if (last - first) % max(1, frames // 20) == 0:
-            rss.append(process.memory_info().rss / 2**20)
-            print(
-                f"{last - first:6d} frames  {rss[-1]:6.1f} MiB  {process.num_threads()} threads", flush=True
-            )
-    settled = rss[2]
-    growth = max(rss[2:]) / settled - 1
-    print(f"peak {max(rss):.1f} MiB, growth after the first tenth {growth:+.2%}, gaps {gaps}")
-    return int(growth > GROWTH or max(rss) > LIMIT_MB or gaps > 0)
+def frames(watch: Watch, count: int) -> int:
+    """Count face events until ``count`` have come; 1 if anything was not as promised."""
+    while watch.frames < count:
+        watch.next()
+        if watch.frames % max(1, count // 20) == 0:
+            watch.mark()
+    return watch.verdict()
+
+
+def days(box: Box, watch: Watch, minutes: int) -> int:
+    """Live through so many minutes; 1 if anything was not as promised."""
+    heard, said = box.folder / "heard.jsonl", box.folder / "said.txt"
+    with heard.open("wb") as out, said.open("wb") as err:
+        listener = box.start("events", stdout=out, stderr=err)
+        try:
+            faults = sum([minute(box, watch, listener, heard, number) for number in range(minutes)])
+        finally:
+            listener.send_signal(signal.SIGCONT)
+            listener.kill()
+            listener.wait()
+    missed = said.read_text().count("messages missed")
+    print(f"the subscriber that stood still missed messages {missed} times, faults {faults}")
+    return int(watch.verdict() or faults > 0)
+
+
+def minute(box: Box, watch: Watch, listener: "subprocess.Popen[bytes]", heard: Path, number: int) -> int:
+    """One minute; returns how many things were not as promised."""
+    began = time.monotonic()
+    listener.send_signal(signal.SIGSTOP)
+    name = f"Person {number}"
+    box.ask("record", name, "--anyway", "--image", str(paths.samples_dir() / _PEOPLE[number % 2]))
+    if number >= _KEPT:
+        box.ask("gallery", "delete", "--yes", f"Person {number - _KEPT}")
+    watch.daemon.send_signal(signal.SIGHUP)
+    wanted = {f"Person {each}" for each in range(max(0, number - _KEPT + 1), number + 1)}
+    found = {person["name"] for person in json.loads(box.ask("gallery", "list", "--json"))}
+    while time.monotonic() - began < _STILL_S:
+        watch.next()
+    listener.send_signal(signal.SIGCONT)
+    size = heard.stat().st_size
+    while time.monotonic() - began < _MINUTE_S:
+        watch.next()
+    watch.mark()
+    deaf = heard.stat().st_size == size
+    if found != wanted:
+        print(f"the gallery holds {sorted(found)}, not {sorted(wanted)}")
+    if deaf:
+        print("the subscriber that stood still hears nothing any more")
+    return int(found != wanted) + int(deaf)
 
 
 if __name__ == "__main__":
