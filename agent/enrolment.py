@@ -1,8 +1,9 @@
 """Recording a person: a guided session, which of the faces seen become samples, and when none may.
 
-The recorded face is the largest one before one camera, and stays the same one from the first sample on. Readings in
-which somebody else sits just as close are not used, and samples that do not look like one person are refused, for a
-sample of the wrong person cannot be told from a right one later.
+The recorded face is the largest one before one camera, and stays the same one from the first sample on: on the same
+track, or recognised on a new one, for a head that turns may be lost from sight for a moment. Readings in which
+somebody else sits just as close are not used, and samples that do not look like one person are refused, for a sample of
+the wrong person cannot be told from a right one later.
 """
 
 from collections import Counter
@@ -44,7 +45,7 @@ class Refusal:
     Attributes:
         code: ``no_frames``: the camera delivered nothing. ``camera_lost``: it stopped. ``no_face``: nobody was seen.
             ``several_faces``: more than half of the readings with a face had a rival. ``person_changed``: after the
-            first sample the largest face was on another track. ``poor_quality``: too few straight looks were good
+            first sample the largest face was somebody else's. ``poor_quality``: too few straight looks were good
             enough. ``several_people``: the samples disagree. ``already_enrolled``, ``another_person``: see
             ``conflict``.
         detail: with ``poor_quality`` what stood in the way most often, a code of ``agent.guidance.ADVICE``; with
@@ -157,7 +158,7 @@ class Session:
     """
 
     def __init__(
-        self, camera: str, started: float, seconds: float, settings: Settings, most: int, floor: float
+        self, camera: str, started: float, seconds: float, settings: Settings, most: int, threshold: float
     ) -> None:
         """A recording that begins now.
 
@@ -167,7 +168,7 @@ class Session:
             seconds: how long it may take.
             settings: how many samples of each pose to take, and how many straight ones are needed.
             most: samples to take altogether, at least one.
-            floor: how well the samples must agree; see ``agreement_floor``.
+            threshold: the pack's own.
         """
         self._camera = camera
         self._started = started
@@ -175,7 +176,7 @@ class Session:
         self._per_pose = settings.samples
         self._needed = min(settings.straight, settings.samples, most)
         self._most = most
-        self._floor = floor
+        self._threshold = threshold
         self._due = started
         self._to_come = list(POSES)
         self._deadline = self._ends
@@ -255,7 +256,7 @@ class Session:
         if len(self.straight) < self._needed:
             commonest = self._obstacles.most_common(1)
             return Refusal("poor_quality", commonest[0][0] if commonest else "")
-        if strangers([sample.embedding for sample in self.samples], self._floor):
+        if strangers([sample.embedding for sample in self.samples], agreement_floor(self._threshold)):
             return Refusal("several_people")
         return None
 
@@ -271,11 +272,14 @@ class Session:
 
     def _look(self, face: Face, at: float, wanted: Wanted) -> bool:
         """Look at the recorded face; True if it gave a sample."""
-        if self._track is not None and face.track != self._track:
-            self._changed = True
-            return False
         if face.quality is None or face.embedding is None:
             return False  # perception did not get to look at it
+        if self._track is not None and face.track != self._track:
+            if face.quality.good and not self._is_same(face.embedding):
+                self._changed = True
+            if not face.quality.good or self._changed:
+                return False
+            self._track = face.track
         moving = self._movement.add(at, face.detection.landmarks) > MOVING
         hint = face_hint(wanted, face.quality, self._own_pose(), moving=moving)
         if hint is None and at < self._due:
@@ -295,6 +299,11 @@ class Session:
         self._say("good", at)
         self._go_on(at)
         return True
+
+    def _is_same(self, embedding: Float32) -> bool:
+        """Whether this is the person of the samples, as sure as recognition is."""
+        mean = np.sum([sample.embedding for sample in self.samples], axis=0)
+        return bool(embedding @ mean >= self._threshold * np.linalg.norm(mean))
 
     def _own_pose(self) -> Pose | None:
         """How this person looks straight into the camera, as far as that is known."""

@@ -52,7 +52,7 @@ ADVICE = {
     # refusals
     "no_frames": "the camera delivers no pictures; `cabinsense events --topic health` says why",
     "camera_lost": "the camera stopped delivering pictures; `cabinsense events --topic health` says why",
-    "person_changed": "the face was lost from sight, or somebody else came closer; stay in view, and record again",
+    "person_changed": "another face has taken the place of the first; stay in view, and record again",
     "several_people": "the samples do not look like one person; only one may be before the camera while it records",
     "poor_quality": "no face was good enough",
     "already_enrolled": "this looks like {}, who is enrolled already; --add gives {} more samples, --anyway enrols all "

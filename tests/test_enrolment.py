@@ -20,8 +20,9 @@ POSED = {
     "right": Pose(-20.0, 0.0, 0.0),
     "up": Pose(0.0, 8.0, 0.0),
 }
-FLOOR = agreement_floor(0.9258)
-JUDGEMENT = Judgement(0.9258, FLOOR)
+THRESHOLD = 0.9258
+FLOOR = agreement_floor(THRESHOLD)
+JUDGEMENT = Judgement(THRESHOLD, FLOOR)
 
 
 def good(pose: Pose = AHEAD, *reasons: str) -> Quality:
@@ -67,7 +68,7 @@ def reading(at: float, *faces: Face, camera: str = "cabin", valid: bool = True) 
 
 
 def session(seconds: float = 20.0, most: int = 50, **settings: int) -> Session:
-    return Session("cabin", 10.0, seconds, Settings(**settings), most, FLOOR)
+    return Session("cabin", 10.0, seconds, Settings(**settings), most, THRESHOLD)
 
 
 def record(*faces_of: tuple[Face, ...], seconds: float = 2.0, fps: float = 30.0) -> Session:
@@ -224,7 +225,7 @@ def test_no_more_samples_are_taken_than_the_gallery_keeps():
         max_size=60,
     )
 )
-def test_whatever_is_seen_nobody_is_enrolled_without_good_straight_looks_of_one_track(seen):
+def test_whatever_is_seen_nobody_is_enrolled_without_good_straight_looks(seen):
     made = session(5.0)
     at = 10.0
     for pose, reasons, tracks, moved in seen:
@@ -291,11 +292,33 @@ def test_somebody_who_leans_in_for_a_moment_is_never_sampled_but_stops_nothing()
 
 
 def test_who_takes_the_seat_in_the_middle_of_a_recording_ends_it_and_is_not_mixed_in():
-    made = record(*[(face(),) for _ in range(10)], (face(track=2),))
+    other = face(track=2, embedding=like(7, person=1))
+    made = record(*[(face(),) for _ in range(10)], (other,))
     assert made.over(10.5)
     assert made.refusal() == Refusal("person_changed")
     assert "record again" in made.refusal().advice
     assert not made.add(reading(10.5, face()))
+
+
+def test_a_face_on_a_new_track_is_not_used_before_it_can_be_told_whose_it_is():
+    made = session()
+    follow(made, lambda wanted: "straight", seconds=1.0)
+    taken = len(made.samples)
+    hidden = face(quality=good(POSED["left"], "blurred"), track=2, embedding=like(7, person=1))
+    assert not made.add(reading(11.5, hidden))
+    assert not made.over(11.5)
+    made.add(reading(11.6, face(quality=good(POSED["left"]), track=2, embedding=like(8, person=1))))
+    assert made.refusal() == Refusal("person_changed")
+    assert len(made.samples) == taken
+
+
+def test_a_head_that_is_lost_while_it_turns_and_found_again_goes_on():
+    made = session()
+    follow(made, lambda wanted: "straight", seconds=1.0)
+    for i in range(40):
+        made.add(reading(11.5 + i / 30, face(quality=good(POSED["left"]), track=2)))
+    assert made.poses["left"] == 3
+    assert made.refusal() is None
 
 
 def test_who_leaves_before_the_first_sample_changes_nothing():

@@ -110,8 +110,7 @@ class Recorder:
             name = self._gallery.next_driver_name()
         now = time.monotonic()
         seconds = self._settings.seconds if request.seconds is None else request.seconds
-        floor = agreement_floor(self._threshold)
-        session = Session(camera, now, seconds, self._settings, self._max_samples, floor)
+        session = Session(camera, now, seconds, self._settings, self._max_samples, self._threshold)
         self._recording = _Recording(envelope, name, request, camera, session, session.hint, now)
         with self._acting():
             self._live.recording.set()

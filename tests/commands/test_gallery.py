@@ -21,7 +21,6 @@ import pytest
 from agent.cli import main
 from agent.config import Camera, Config, Control
 from agent.config import Gallery as GalleryConfig
-from agent.control import daemon_listens
 from agent.events import Event
 from agent.gallery.owner import owned
 from agent.gallery.store import Gallery
@@ -94,7 +93,7 @@ def daemon(tmp_path) -> Iterator[Live]:
     live = Live(Snapshot())
     stage = ControlStage(config, PACK, live, Mailbox[Event](100), threshold=0.93)
     stage.start()
-    while not daemon_listens(config.control_endpoint):
+    while stage.beaten is None:  # it listens a moment before it has read the gallery
         time.sleep(0.01)
     yield live
     stage.stop()

@@ -285,7 +285,7 @@ def test_a_refusal_says_why_and_enrols_nobody(running, faces, code, detail, word
 
 
 @pytest.mark.parametrize(
-    ("other", "code"), [(face(track=2), "person_changed"), (face(seed=2), "several_people")]
+    ("other", "code"), [(face(track=2, seed=2), "person_changed"), (face(seed=2), "several_people")]
 )
 def test_a_second_person_during_a_recording_is_never_stored_under_the_first_ones_name(running, other, code):
     later = recording(running, seconds=1.0)
