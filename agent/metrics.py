@@ -57,6 +57,9 @@ def _of_frames(times: FrameTimes) -> Iterator[Metric]:
         buckets=list(counts.items()),
         sum_value=seconds,
     )
+    yield CounterMetricFamily(
+        "cabinsense_frames_missed", "Frames that took longer than budget.frame_ms.", times.missed
+    )
     yield GaugeMetricFamily(
         "cabinsense_rung",
         "What was left out of the newest frame to keep the budget; 0 is nothing.",
@@ -84,6 +87,14 @@ def _of_health(health: HealthEvent) -> Iterator[Metric]:
     for camera in health.cameras:
         up.add_metric([camera.name], camera.state == "open")
     yield up
+    clear = GaugeMetricFamily(
+        "cabinsense_camera_clear",
+        "Whether the camera sees: its lens is free and its image moves.",
+        labels=["camera"],
+    )
+    for camera in health.cameras:
+        clear.add_metric([camera.name], camera.view == "clear")
+    yield clear
 
     ages = GaugeMetricFamily(
         "cabinsense_stage_heartbeat_age_seconds", "Since the last sign of life of a stage.", labels=["stage"]
@@ -102,6 +113,19 @@ def _of_health(health: HealthEvent) -> Iterator[Metric]:
         "Messages that fell out before they could be published.",
         health.dropped,
     )
+    yield CounterMetricFamily(
+        "cabinsense_subscriber_stalls",
+        "Times a subscriber was so slow that it began to miss messages.",
+        health.stalled,
+    )
+    if health.budget_ms is not None:
+        yield GaugeMetricFamily(
+            "cabinsense_budget_seconds", "Time that frames are planned with now.", health.budget_ms / 1e3
+        )
+    heat = GaugeMetricFamily("cabinsense_temperature_celsius", "Of each thermal zone.", labels=["zone"])
+    for zone, celsius in health.celsius.items():
+        heat.add_metric([zone], celsius)
+    yield heat
     yield GaugeMetricFamily("cabinsense_gallery_people", "People in the gallery.", health.people)
     yield GaugeMetricFamily(
         "cabinsense_problems", "Problems that a health event names.", len(health.problems)

@@ -17,6 +17,7 @@ LIVE = (
     "detector.overlap",
     "detector.max_faces",
     "tracking",
+    "budget",
     "quality",
     "identity",
     "freshness",

@@ -51,6 +51,7 @@ class FrameTimes:
     Attributes:
         frames: readings so far.
         faces: faces in all of them.
+        missed: those that missed their deadline.
         rung: of the newest.
         complete: readings from which nothing was left out: those of rung 0.
         total_ms: time that all of them took.
@@ -66,6 +67,7 @@ class FrameTimes:
         self._stage_ms: dict[str, _Ring] = {}
         self.frames = 0
         self.faces = 0
+        self.missed = 0
         self.rung = 0
         self.complete = 0
         self._buckets = [0] * len(BOUNDS)
@@ -83,6 +85,7 @@ class FrameTimes:
                 self._stage_ms.setdefault(step, _Ring()).add(ms)
             self.frames += 1
             self.faces += len(reading.faces)
+            self.missed += reading.late
             self.rung = reading.rung
             self.complete += reading.rung == 0
             self._buckets[bisect_left(BOUNDS, reading.total_ms / 1e3)] += 1

@@ -51,7 +51,7 @@ def status(
 def _ask(config: "Config") -> "Status":
     from agent.control import GetStatus, Status, request
 
-    return request(config.control_endpoint, GetStatus(), Status, _ANSWER_S)
+    return request(config.control_endpoint, GetStatus(), Status, _ANSWER_S, curve=config.curve)
 
 
 def _print(config: "Config", *, as_json: bool) -> None:
@@ -95,21 +95,32 @@ def describe(found: "Status") -> "RenderableType":
         (doing, "bold green"),
         f" for {_duration(health.uptime)}, {health.fps:.1f} frames a second, {health.people} people in the gallery\n"
         f"pack {found.pack[:12]}, {health.rss_mb:.0f} MiB, {health.cpu_percent:.0f} % of a core, "
-        f"{health.dropped} messages dropped",
+        f"{health.dropped} messages dropped\n"
+        f"{_budget(health)}",
     )
     problems = [Text(f"! {problem}", style="bold red") for problem in health.problems]
     return Group(head, *problems, _cameras(health), _stages(health))
+
+
+def _budget(health: "HealthEvent") -> str:
+    """What the latency budget was spent on."""
+    limit = "no limit" if health.budget_ms is None else f"{health.budget_ms:g} ms a frame"
+    heat = f", at most {max(health.celsius.values()):.0f} °C" if health.celsius else ""
+    return (
+        f"budget {limit}, rung {health.rung}; last minute {health.missed} frames late, "
+        f"{health.dropped_frames} dropped{heat}"
+    )
 
 
 def _cameras(health: "HealthEvent") -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("camera", "state", "frames", "dropped", "reopened", "error")
+    table = Table("camera", "state", "view", "frames", "dropped", "reopened", "error")
     for camera in health.cameras:
         counts = (str(camera.frames), str(camera.dropped), str(camera.reopened))
         state = Text(camera.state, style=_COLOURS.get(camera.state, ""))
-        table.add_row(camera.name, state, *counts, Text(camera.error or ""))
+        table.add_row(camera.name, state, camera.view, *counts, Text(camera.error or ""))
     return table
 
 

@@ -148,7 +148,7 @@ def test_a_second_daemon_is_refused_before_it_calls_a_camera(agent, daemon, subs
     wait_until(lambda: calls() == 1)
     second = agent.run("run", "--no-table")
     assert second.returncode == 1
-    assert "another program listens here" in second.stderr
+    assert "another" in second.stderr
     assert calls() == 1
 
 

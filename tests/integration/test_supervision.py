@@ -131,7 +131,8 @@ class Running:
         return self.daemon._stages[name]
 
     def ask(self, what=None, expect=Status, timeout_s: float = PATIENCE_S):
-        return request(self.config.control_endpoint, what or GetStatus(), expect, timeout_s)
+        config = self.config
+        return request(config.control_endpoint, what or GetStatus(), expect, timeout_s, curve=config.curve)
 
     def wait_for_successor(self, struck: Stage) -> None:
         name = struck.name
@@ -251,7 +252,7 @@ def start(tmp_path, pack, samples) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
     def make(events: str = "", control: str = "") -> Running:
-        made = Running(configured(tmp_path, pack, events=events, control=control), pack)
+        made = Running(configured(tmp_path, pack, "[curve]\ninsecure = true", events, control), pack)
         started.append(made)
         wait_until(lambda: made.error or made.daemon.times.frames)
         assert made.error is None
@@ -317,7 +318,9 @@ def test_who_is_being_recorded_when_the_control_stage_hangs_is_told_that_it_is_o
 def test_a_stage_that_hangs_while_it_writes_the_gallery_ends_the_daemon_and_nothing_is_half_written(start):
     running = start()
     client = Client(running, Record(name=MAN, seconds=1.0), Recorded)
-    gate = running.faults.freeze(running.stage("control")._thread, "_row")  # in the middle of the transaction
+    gate = running.faults.freeze(
+        running.stage("control")._thread, "_store"
+    )  # in the middle of the transaction
     running.wait_for_end()
     assert "stage control has shown no sign of life" in str(running.error)
     assert "only a new process can help" in str(running.error)
