@@ -56,9 +56,9 @@ class Post:
 
     Attributes:
         name: as in health events and in the log.
-        rank: stages stop from the highest rank to the lowest, so that what was read is still published. Those up to
-            RECORDER own the sockets: no other is started before they are up, so a second daemon is refused before it
-            has touched a camera.
+        rank: stages start from the lowest rank to the highest, each when those below are up, and stop the other way
+            round, so that what was read is still published. So a second daemon, which finds the sockets taken, is
+            refused before it has touched a camera, and no frame waits for models to be loaded.
         make: makes the stage; gets the one it takes the place of, which was given up, or None at first.
         waits: it may wait for the disk, so ``supervision.disk_s`` is its limit in place of ``stall_s``.
     """
@@ -259,12 +259,12 @@ class Daemon:
             self._shut_down()
 
     def _start(self) -> None:
-        """Start what has not been started; first the stages that own sockets, and the others once those are up."""
+        """Start what has not been started and may be: once everything of a lower rank is up."""
         for post in self.posts:
             if post.name in self._stages:
                 continue
-            doors = [self._stages.get(each.name) for each in self.posts if each.rank <= RECORDER]
-            if post.rank > RECORDER and not all(door and door.beaten for door in doors):
+            below = [self._stages.get(each.name) for each in self.posts if each.rank < post.rank]
+            if not all(stage and stage.beaten for stage in below):
                 return
             stage = post.make(None)
             self._stages[post.name] = stage
