@@ -426,7 +426,7 @@ def test_no_name_leads_out_of_the_folder_of_images(from_another_pack, run, tmp_p
 
 def test_a_running_daemon_recognises_whoever_is_enrolled_anew(from_another_pack, daemon, run):
     assert daemon.snapshot.names == ("Barack", "Joe")  # for the daemon of this test runs the older pack
-    run("gallery", "re-enrol", "--images", from_another_pack)
+    assert run("gallery", "re-enrol", "--images", from_another_pack).returncode == 0
     assert (daemon.snapshot.names, daemon.snapshot.skipped) == ((), 3)
 
 

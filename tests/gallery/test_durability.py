@@ -42,10 +42,11 @@ def test_a_kill_at_any_of_200_moments_leaves_whole_people_and_keeps_what_was_pro
         process.start()
         os.close(writer)
         with os.fdopen(reader, "rb") as diary:
-            diary.readline()
-            time.sleep(chance.uniform(0, 0.06))
+            # A busy machine is slower in everything, so the moment is counted in what was done, and a little more.
+            lines = [diary.readline() for _ in range(chance.randint(1, 6))]
+            time.sleep(chance.uniform(0, 0.01))
             os.kill(process.pid, signal.SIGKILL)
-            lines = diary.read().decode().splitlines()
+            lines = [line.decode() for line in lines + diary.readlines()]
         process.join()
 
         with closing(sqlite3.connect(path)) as raw:
@@ -60,8 +61,10 @@ def test_a_kill_at_any_of_200_moments_leaves_whole_people_and_keeps_what_was_pro
         assert (kept | promised - begun) <= set(people)
         assert not gone & set(people)
         kept = set(people)
-        deaths[lines[-1].split()[0] if lines else "begun"] += 1
-    assert min(deaths["begun"] + deaths["enrolled"] + deaths["deleted"], deaths["deleting"]) > 20, deaths
+        deaths[lines[-1].split()[0]] += 1
+    assert min(deaths["begun"] + deaths["deleted"], deaths["deleting"]) > 20, (
+        "it dies while it enrols and deletes"
+    )
 
     with closing(sqlite3.connect(path)) as raw:
         seals = [seal for (seal,) in raw.execute("SELECT sealed FROM samples")]
