@@ -2,10 +2,12 @@
 
 import http.server
 import itertools
+import random
 import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -135,6 +137,19 @@ def listen_as_manager() -> Iterator[Callable[[str], ServiceManager]]:
     yield listen
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Chooses a TCP port of this machine that nobody has, and that the system gives to nobody who asks for any."""
+
+    def choose() -> int:
+        while True:
+            port = random.SystemRandom().randrange(20_000, 32_000)  # Linux gives away those from 32768 on
+            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                return port
+
+    return choose
 
 
 def _quiet(*_: object) -> None:

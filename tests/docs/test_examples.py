@@ -44,11 +44,8 @@ class Daemon:
 
 
 @pytest.fixture(params=["ipc", "tcp"])
-def daemon(request, tmp_path) -> Iterator[Daemon]:
-    endpoint = f"ipc://{tmp_path}/run/e"
-    if request.param == "tcp":
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            endpoint = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+def daemon(request, tmp_path, free_port) -> Iterator[Daemon]:
+    endpoint = f"ipc://{tmp_path}/run/e" if request.param == "ipc" else f"tcp://127.0.0.1:{free_port()}"
     curve = tmp_path / "curve"
     public, secret = curve_keys.create(tmp_path, "tablet")
     curve_keys.allow(curve, "tablet", curve_keys.read(public).public)

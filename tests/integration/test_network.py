@@ -1,19 +1,14 @@
 """A tablet on the network: let in by its key, served like a program on the machine, and out when it is revoked."""
 
 import json
-import socket
-from contextlib import ExitStack
 
 import pytest
 
 
 @pytest.fixture
-def network(agent) -> None:
+def network(agent, free_port) -> None:
     """The agent's sockets are TCP ports."""
-    with ExitStack() as stack:
-        free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
-        ports = [each.getsockname()[1] for each in free]
-    agent.network = (f"tcp://127.0.0.1:{ports[0]}", f"tcp://127.0.0.1:{ports[1]}")
+    agent.network = (f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}")
 
 
 @pytest.fixture

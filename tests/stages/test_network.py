@@ -42,11 +42,6 @@ def wait_until(true: Callable[[], bool], seconds: float = PATIENCE) -> None:
         time.sleep(0.01)
 
 
-def free_endpoint() -> str:
-    with sockets.create_server(("127.0.0.1", 0)) as probe:
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-
-
 class Client:
     """A program of somebody else's: ZeroMQ's own socket, with keys or without."""
 
@@ -96,7 +91,7 @@ class Served:
             readings = Mailbox[Reading](256, self.outbox.arrival)
             self.stage: Stage = PublisherStage(self.config, (), readings, self.outbox)
         else:
-            self.stage = ControlStage(self.config, "a" * 64, Live(Snapshot()), self.outbox)
+            self.stage = ControlStage(self.config, "a" * 64, Live(Snapshot()), self.outbox, 0.93)
         self.stage.start()
 
     @property
@@ -125,7 +120,7 @@ class Served:
 
 
 @pytest.fixture
-def serve(tmp_path, monkeypatch) -> Iterator[Callable[..., Served]]:
+def serve(tmp_path, monkeypatch, free_port) -> Iterator[Callable[..., Served]]:
     """Starts stages, which are less patient than usual with who is silent."""
     made: list[Served] = []
     for name, value in {"_HANDSHAKE_MS": 1000, "_PING_MS": 300, "_SILENT_MS": 1200}.items():
@@ -134,8 +129,8 @@ def serve(tmp_path, monkeypatch) -> Iterator[Callable[..., Served]]:
     def make(kind: str, **curve: object) -> Served:
         config = Config(
             gallery=GalleryConfig(path=str(tmp_path / "gallery.db")),
-            events=Events(endpoint=free_endpoint()),
-            control=Control(endpoint=free_endpoint()),
+            events=Events(endpoint=f"tcp://127.0.0.1:{free_port()}"),
+            control=Control(endpoint=f"tcp://127.0.0.1:{free_port()}"),
             curve=Curve(**({"folder": str(tmp_path / "curve")} | curve)),
         )
         served = Served(kind, config, Mailbox[Event](256, threading.Condition()))
