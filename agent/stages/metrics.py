@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select
 import socket
 import stat
 import time
@@ -36,14 +37,14 @@ class MetricsStage(Stage):
         """Answer until told to stop."""
         try:
             door = _listening(self._listen, self._open)
-            door.settimeout(_WAIT_S)
+            door.setblocking(False)
             while not self.stopping.is_set():
                 self.beat()
+                if not select.select([door], [], [], _WAIT_S)[0]:
+                    continue
                 try:
                     with self.acting():
                         caller, _ = door.accept()
-                except TimeoutError:
-                    continue
                 except OSError as error:  # the caller has gone already, or there are too many files open
                     log.warning("metrics: %s", error)
                     self.stopping.wait(_WAIT_S)

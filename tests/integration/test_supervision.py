@@ -184,7 +184,9 @@ def configured(folder: Path, pack, more: str = "", events: str = "", control: st
 @pytest.fixture(scope="module")
 def running(tmp_path_factory, pack, samples) -> Iterator[Running]:
     """A daemon that knows the man in the clip, and may start stages anew as often as this file wants."""
-    made = Running(configured(tmp_path_factory.mktemp("running"), pack, "restarts = 1000"), pack)
+    folder = tmp_path_factory.mktemp("running")
+    more = f'restarts = 1000\n[button]\nline = "/dev/gpiochip99:1"\n[metrics]\nlisten = "unix:{folder}/m"'
+    made = Running(configured(folder, pack, more), pack)
     wait_until(lambda: made.error or made.daemon.times.frames)
     assert made.error is None
     made.ask(Record(name=MAN, seconds=1.0), Recorded)
@@ -206,6 +208,8 @@ STAGES = {
     "control": "turn",
     "perception": "run",
     "health": "_report",
+    "button": "beat",
+    "metrics": "beat",
     "camera cabin": "beat",
 }
 
