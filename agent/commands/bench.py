@@ -95,7 +95,7 @@ def gallery(
     from rich.console import Console
     from rich.progress import track
 
-    from agent.commands.evaluate import check_plot
+    from agent.commands.measuring import check_plot
     from agent.gallery import benchmark
 
     check_plot(plot)
