@@ -35,27 +35,23 @@ class Done:
 class Machine:
     """One machine with a disk of its own, which is kept when it loses its power."""
 
-    def __init__(self, guest: Path, folder: Path, payload: Path) -> None:
+    def __init__(self, guest: Path, disk: Path, folder: Path) -> None:
         """Nothing is started yet.
 
         Args:
             guest: the folder that ``build.sh`` fills.
-            folder: an empty one, for the disk, the console's log and a socket; its path must be short.
-            payload: a tar file, which the guest sees as ``/dev/vdb``.
+            disk: the file that it wrote.
+            folder: for the console's log and a socket; its path must be short.
         """
         self._guest = guest
+        self._disk = disk
         self._folder = folder
-        self._payload = payload
-        self._disk = folder / "disk.qcow2"
         self._qemu: subprocess.Popen[bytes] | None = None
         self._port: socket.socket | None = None
         self.boots = 0
 
     def boot(self) -> None:
         """Turn it on and wait until it takes commands."""
-        if not self._disk.exists():
-            base = f"backing_file={self._guest / 'disk.ext4'},backing_fmt=raw"
-            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", base, self._disk], check=True)
         self.boots += 1
         path = self._folder / "port"
         path.unlink(missing_ok=True)
@@ -140,8 +136,7 @@ class Machine:
                 _KERNEL,
             ),
             *("-serial", f"file:{self._folder / f'console-{self.boots}.log'}"),
-            *("-drive", f"file={self._disk},format=qcow2,if=virtio,cache=writeback"),
-            *("-drive", f"file={self._payload},format=raw,if=virtio,readonly=on"),
+            *("-drive", f"file={self._disk},format=raw,if=virtio,cache=writeback"),
             *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
             *("-chardev", f"socket,id=port,path={port},server=on,wait=off"),
             *("-device", "virtserialport,chardev=port,name=cabinsense"),
