@@ -4,12 +4,12 @@
 #     tests/vm/build.sh WHEEL FOLDER DISK        as root; needs Debian's apt
 #
 # What does not change with the agent's code is made once and kept in ${XDG_CACHE_HOME:-~/.cache}/cabinsense-vm: some
-# minutes and 2 GB. The rest takes seconds: WHEEL, the agent's, is installed over what is there, FOLDER becomes /opt/rig,
-# and DISK is written: a sparse file with the guest's root.
+# minutes and 2 GB. The rest takes seconds: WHEEL, the agent's, is installed over what is there, FOLDER becomes /opt/rig
+# (of which inside/set-up.sh is run), and DISK is written: a sparse file with the guest's root.
 #
 #     vmlinux, initrd  what QEMU boots
 #     root             Debian, and the agent as it was when this was made, with the packages that it depends on
-#     made-of          digest of what all this was made of
+#     made-…           digests of what all this was made of
 set -euo pipefail
 
 wheel=$(realpath "$1")
@@ -37,34 +37,40 @@ main() {
     mkdir -p "$cache"
     exec 9>"$cache/lock"
     flock 9
-    local recipe
-    recipe=$(digest)
-    if [ "$(cat "$cache/made-of" 2>/dev/null)" != "$recipe" ]; then
-        rm -rf --one-file-system "$cache/made-of" "$root"
-        host_tools
-        debian
-        kernel
-        packages_of_the_agent
-        install_in "$root"
-        furnish
-        initrd
-        echo "$recipe" >"$cache/made-of"
-        say "done, $(du -sh "$cache" | cut -f1) in $cache"
-    fi
+    once system "$(declare -f debian kernel furnish initrd) $packages $modules $(cat "$checkout"/tests/vm/kernel.sh)" \
+        host_tools remove_root debian kernel furnish initrd
+    once agent "$(cat "$cache/made-system") $(declare -f install_in) $extras $(requirements)" \
+        remove_agent packages_of_the_agent install_agent
     write_disk
 }
 
-digest() {
-    {
-        cat "$0" "$checkout"/tests/vm/{kernel.sh,inside/commands.*}
-        "$python" - "$wheel" <<'END'
+# Run the steps that make NAME, unless it has been made of WHAT already.
+once() {
+    local name=$1 what step
+    what=$(sha256sum <<<"$2")
+    shift 2
+    [ "$(cat "$cache/made-$name" 2>/dev/null)" != "$what" ] || return 0
+    rm -f "$cache/made-$name"
+    for step; do $step; done
+    echo "$what" >"$cache/made-$name"
+    say "$name is made"
+}
+
+# What the wheel depends on.
+requirements() {
+    "$python" - "$wheel" <<'END'
 import sys, zipfile
 wheel = zipfile.ZipFile(sys.argv[1])
 (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
 print(*(line for line in wheel.read(metadata).decode().splitlines() if line.startswith("Requires-Dist")), sep="\n")
 END
-    } | sha256sum | cut -d' ' -f1
 }
+
+remove_root() { rm -rf --one-file-system "$root"; }
+
+remove_agent() { rm -rf --one-file-system "$root/opt/cabinsense"; }
+
+install_agent() { install_in "$root"; }
 
 host_tools() {
     say "tools of the host"
@@ -111,6 +117,7 @@ packages_of_the_agent() {
     rm -rf "$cache/wheels"
     quietly "$python" -m pip download --only-binary :all: --dest "$cache/wheels" --python-version 3.11 \
         --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 "${wheel}[$extras]"
+    rm -f "$cache"/wheels/cabinsense-*
 }
 
 # Install the agent in a tree, as on a board that has no network: with packages that were fetched before.
@@ -136,9 +143,7 @@ furnish() {
     echo vivid >"$root/etc/modules-load.d/vivid.conf"
     rm -f "$root/etc/resolv.conf"
     mkdir -p "$root/var/log/journal" # so that the journal outlives a boot
-    install -m 0644 "$checkout"/tests/vm/inside/commands.service "$root/etc/systemd/system/"
     local system="systemctl --quiet --root=$root"
-    $system enable commands.service
     $system set-default multi-user.target
     $system mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
         fstrim.timer getty@tty1.service serial-getty@ttyS0.service systemd-logind.service systemd-networkd.service \
@@ -179,12 +184,14 @@ write_disk() {
     # In a mount namespace of its own, so that nothing stays mounted whatever happens.
     export -f install_in quietly fail say
     export cache checkout wheel extras folder
+    # shellcheck disable=SC2016
     unshare --mount bash -euo pipefail -c '
         mount -t tmpfs above "$cache/above"
         mkdir "$cache/above/"{files,work}
         mount -t overlay -o "lowerdir=$1,upperdir=$cache/above/files,workdir=$cache/above/work" guest "$cache/today"
         install_in "$cache/today"
         cp -r "$folder/." "$cache/today/opt/rig"
+        chroot "$cache/today" sh /opt/rig/inside/set-up.sh
         say "disk"
         truncate --size 3G "$2"
         quietly mke2fs -q -t ext4 -E lazy_itable_init=1 -m 0 -d "$cache/today" "$2"

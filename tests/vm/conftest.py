@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -36,15 +37,10 @@ threads = 1
 
 [events]
 health_s = 0.5
-"""
 
-_SET_UP = """
-set -e
-install --directory --owner cabinsense --group cabinsense /var/lib/cabinsense/packs
-cp --recursive /opt/rig/pack /var/lib/cabinsense/packs/default
-chown --recursive cabinsense: /var/lib/cabinsense/packs
-install --mode 0640 --group cabinsense /opt/rig/config.toml /etc/cabinsense/config.toml
-systemctl start cabinsense
+[enrolment]
+samples = 2
+per_minute = 600
 """
 
 
@@ -79,6 +75,10 @@ class Car:
     """The machine, and the service in it."""
 
     machine: Machine
+    interpreter: ClassVar[str] = (
+        "env CABINSENSE_DATA=/var/lib/cabinsense RUNTIME_DIRECTORY=/run/cabinsense "
+        "/opt/cabinsense/venv/bin/python -u"
+    )
 
     def run(self, command: str) -> str:
         """What a command says that must succeed."""
@@ -87,8 +87,7 @@ class Car:
     def python(self, script: str, *arguments: str, user: str = "root") -> str:
         """Run one of the scripts in ``inside`` with the agent's own interpreter."""
         return self.run(
-            f"runuser --user {user} -- env CABINSENSE_DATA=/var/lib/cabinsense RUNTIME_DIRECTORY=/run/cabinsense "
-            f"/opt/cabinsense/venv/bin/python -u /opt/rig/inside/{script} {' '.join(arguments)}"
+            f"runuser --user {user} -- {self.interpreter} /opt/rig/inside/{script} {' '.join(arguments)}"
         )
 
     def service(self, *names: str) -> dict[str, str]:
@@ -120,9 +119,13 @@ class Car:
         """Whether the service runs and has said READY."""
         return self.service("ActiveState") == {"ActiveState": "active"}
 
-    def people(self) -> dict[str, int]:
-        """Everybody in the gallery and how many samples each has; fails if gallery or pack do not verify."""
-        return json.loads(self.python("people.py", user="cabinsense"))
+    def disk(self) -> dict[str, Any]:
+        """People and plan on the disk, see ``inside/check.py``; fails where anything there does not verify."""
+        return json.loads(self.python("check.py", user="cabinsense"))
+
+    def set_picture(self, *, moving: bool) -> None:
+        """Let the camera's picture move or stand still; of one that stands still nobody can be enrolled."""
+        self.python("picture.py", "moving" if moving else "still")
 
     def status(self) -> str:
         """What the daemon says of itself."""
@@ -150,7 +153,6 @@ def _parked(wheel: Path, folder: Path) -> Iterator[Car]:
     car = Car(Machine(guest, disk, folder))
     try:
         car.machine.boot()
-        car.run(_SET_UP)
         yield car
     finally:
         car.machine.cut_power()

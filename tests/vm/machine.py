@@ -2,7 +2,7 @@
 
 Time in it is counted in instructions, one nanosecond each, as long as it is busy, and is that of the host while it is
 idle (``-icount shift=0,sleep=on``): so a busy host never makes the guest miss a limit. All seconds that a test
-measures inside are the guest's. It computes about as fast as a processor that does 10⁹ instructions a second, which is a
+measures inside are the guest's. It computes as fast as a processor that does 10⁹ instructions a second, which is a
 quarter of one core of an Orin or less, and takes some five times as long to do so.
 """
 
@@ -89,6 +89,18 @@ class Machine:
         assert self._port is not None
         self._port.sendall(json.dumps({"command": command}).encode() + b"\n")
 
+    def reports(self) -> dict[str, list[str]]:
+        """What programs in the guest have written to the port ``done`` since it was booted.
+
+        Lines by their first word. A line that has arrived was written before anything that the guest does later.
+        """
+        found: dict[str, list[str]] = {}
+        for line in self._reports.read_text().splitlines(keepends=True):
+            if line.endswith("\n"):
+                word, _, rest = line.strip().partition(" ")
+                found.setdefault(word, []).append(rest)
+        return found
+
     def cut_power(self) -> None:
         """Take the power away: what the guest has not written by now is lost."""
         if self._qemu is not None:
@@ -117,6 +129,10 @@ class Machine:
             else:
                 return port
 
+    @property
+    def _reports(self) -> Path:
+        return self._folder / f"done-{self.boots}"
+
     def _console(self) -> str:
         log = self._folder / f"console-{self.boots}.log"
         return "\n".join(log.read_text(errors="replace").splitlines()[-30:]) if log.exists() else ""
@@ -140,4 +156,6 @@ class Machine:
             *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
             *("-chardev", f"socket,id=port,path={port},server=on,wait=off"),
             *("-device", "virtserialport,chardev=port,name=cabinsense"),
+            *("-chardev", f"file,id=done,path={self._reports}"),
+            *("-device", "virtserialport,chardev=done,name=done"),
         ]

@@ -63,7 +63,7 @@ def test_a_process_that_is_stopped_is_killed_and_ready_again_within_six_seconds(
     """Seconds of the guest. Where its threads stood is in the journal afterwards."""
     car.wait_for("frames", lambda: not car.status().startswith("0"))
     pid, restarts = car.service("MainPID")["MainPID"], int(car.service("NRestarts")["NRestarts"])
-    people = car.people()
+    people = car.disk()
     stopped = float(car.run(f"kill -STOP {pid} && cut --delimiter ' ' --fields 1 /proc/uptime"))
     car.wait_for("a new process", lambda: int(car.service("NRestarts")["NRestarts"]) > restarts)
     car.wait_for("the service", car.is_ready)
@@ -73,7 +73,7 @@ def test_a_process_that_is_stopped_is_killed_and_ready_again_within_six_seconds(
     journal = car.run(f"journalctl --unit cabinsense --no-pager _PID={pid} + UNIT=cabinsense.service")
     assert "Watchdog timeout" in journal
     assert "most recent call first" in journal
-    assert car.people() == people
+    assert car.disk() == people
 
 
 def test_little_of_the_system_is_open_to_it_while_the_camera_works(car):

@@ -5,7 +5,6 @@ Prints JSON: for each attempt ``done``, or the name of the error that stopped it
 
 import ctypes
 import errno
-import glob
 import json
 import os
 import socket
@@ -25,10 +24,10 @@ def device(path: str) -> Callable[[], None]:
 
 def read(pattern: str) -> Callable[[], None]:
     def attempt() -> None:
-        found = glob.glob(pattern)
-        if not found:
+        found = next(Path("/").glob(pattern), None)
+        if found is None:
             raise OSError(errno.ENOENT, pattern)
-        Path(found[0]).read_bytes()
+        found.read_bytes()
 
     return attempt
 
@@ -74,9 +73,9 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "program": write("/opt/cabinsense/venv/bin/cabinsense"),
     "unit": write("/etc/systemd/system/more.service"),
     "configuration": write("/etc/cabinsense/config.toml"),
-    "journal": read("/var/log/journal/*/*.journal"),
-    "home": read("/root/.*rc"),
-    "other process": read("/proc/1/environ"),
+    "journal": read("var/log/journal/*/*.journal"),
+    "home": read("root/.*rc"),
+    "other process": read("proc/1/environ"),
     "kernel setting": write("/proc/sys/kernel/core_pattern"),
     "message elsewhere": send,
     "raw socket": raw_socket,
@@ -86,16 +85,16 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
 }
 
 
+def result(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, str(error))
+    return "done"
+
+
 def main() -> None:
-    results = {}
-    for name, attempt in ATTEMPTS.items():
-        try:
-            attempt()
-        except OSError as error:
-            results[name] = errno.errorcode.get(error.errno or 0, str(error))
-        else:
-            results[name] = "done"
-    print(json.dumps(results))
+    print(json.dumps({name: result(attempt) for name, attempt in ATTEMPTS.items()}))
 
 
 if __name__ == "__main__":
