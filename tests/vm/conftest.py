@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,10 @@ class Car:
     def set_picture(self, *, moving: bool) -> None:
         """Let the camera's picture move or stand still; of one that stands still nobody can be enrolled."""
         self.python("picture.py", "moving" if moving else "still")
+
+    def wait_for_frames(self) -> None:
+        """Wait until the daemon says that it looks at some frames a second."""
+        self.wait_for("frames", lambda: re.search(r"[1-9].* frames a second", self.status()))
 
     def status(self) -> str:
         """What the daemon says of itself."""

@@ -36,7 +36,7 @@ def test_the_start_takes_no_more_time_than_systemd_allows_while_it_says_that_it_
 
 
 def test_its_status_tells_the_frame_rate(car):
-    car.wait_for("frames", lambda: not car.status().startswith("0"))
+    car.wait_for_frames()
     assert "frames a second" in car.run("systemctl status cabinsense")
 
 
@@ -61,7 +61,7 @@ def test_a_reload_changes_what_may_change_and_names_the_rest(car):
 @pytest.mark.parametrize("attempt", range(3))
 def test_a_process_that_is_stopped_is_killed_and_ready_again_within_six_seconds(car, attempt):
     """Seconds of the guest. Where its threads stood is in the journal afterwards."""
-    car.wait_for("frames", lambda: not car.status().startswith("0"))
+    car.wait_for_frames()
     pid, restarts = car.service("MainPID")["MainPID"], int(car.service("NRestarts")["NRestarts"])
     people = car.disk()
     stopped = float(car.run(f"kill -STOP {pid} && cut --delimiter ' ' --fields 1 /proc/uptime"))
