@@ -1,23 +1,26 @@
 #!/usr/bin/env bash
 # Make the guest that the tests boot: Debian 12 with its own kernel, and Cabinsense installed by systemd/install.sh.
 #
-#     tests/vm/build.sh WHEEL        needs root, Debian's apt and 2 GB; minutes once, then nothing as long as it is up to date
+#     tests/vm/build.sh WHEEL FOLDER DISK        as root; needs Debian's apt
 #
-# WHEEL is the agent's. The guest keeps the packages that it depends on; the agent itself is installed again, over this
-# one, when the guest runs. All is written below ${XDG_CACHE_HOME:-~/.cache}/cabinsense-vm, but for the tools of the host:
+# What does not change with the agent's code is made once and kept in ${XDG_CACHE_HOME:-~/.cache}/cabinsense-vm: some
+# minutes and 2 GB. The rest takes seconds: WHEEL, the agent's, is installed over what is there, FOLDER becomes /opt/rig
+# (of which inside/set-up.sh is run), and DISK is written: a sparse file with the guest's root.
 #
 #     vmlinux, initrd  what QEMU boots
-#     disk.ext4        the root of the guest, never written to: each machine has an overlay of its own
-#     made-of          digest of what all this was made of
+#     root             Debian, and the agent as it was when this was made, with the packages that it depends on
+#     made-…           digests of what all this was made of
 set -euo pipefail
 
 wheel=$(realpath "$1")
+folder=$(realpath "$2")
+disk=$(realpath "$3")
 checkout=$(cd "$(dirname "$0")/../.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/cabinsense-vm
 root=$cache/root
 python=${PYTHON:-python3}
 
-packages=systemd,systemd-sysv,dbus,udev,kmod,python3,python3-venv,python3-systemd,busybox-static
+packages=systemd,systemd-sysv,dbus,udev,kmod,procps,python3,python3-venv,python3-systemd,busybox-static
 modules="ext4 virtio_pci virtio_blk virtio_console virtio_rng crc32c_generic vivid configfs gpio-sim"
 extras=gpio
 
@@ -34,35 +37,40 @@ main() {
     mkdir -p "$cache"
     exec 9>"$cache/lock"
     flock 9
-    local recipe
-    recipe=$(digest)
-    if [ "$(cat "$cache/made-of" 2>/dev/null)" = "$recipe" ]; then
-        return
-    fi
-    rm -rf --one-file-system "$cache/made-of" "$root" "$cache/disk.ext4"
-    host_tools
-    debian
-    kernel
-    cabinsense
-    furnish
-    initrd
-    disk
-    rm -rf --one-file-system "$root"
-    echo "$recipe" >"$cache/made-of"
-    say "done, $(du -sh "$cache" | cut -f1) in $cache"
+    once system "$(declare -f debian kernel furnish initrd) $packages $modules $(cat "$checkout"/tests/vm/kernel.sh)" \
+        host_tools remove_root debian kernel furnish initrd
+    once agent "$(cat "$cache/made-system") $(declare -f install_in) $extras $(requirements)" \
+        remove_agent packages_of_the_agent install_agent
+    write_disk
 }
 
-digest() {
-    {
-        cat "$0" "$checkout"/tests/vm/{kernel.sh,inside/commands.*}
-        "$python" - "$wheel" <<'END'
+# Run the steps that make NAME, unless it has been made of WHAT already.
+once() {
+    local name=$1 what step
+    what=$(sha256sum <<<"$2")
+    shift 2
+    [ "$(cat "$cache/made-$name" 2>/dev/null)" != "$what" ] || return 0
+    rm -f "$cache/made-$name"
+    for step; do $step; done
+    echo "$what" >"$cache/made-$name"
+    say "$name is made"
+}
+
+# What the wheel depends on.
+requirements() {
+    "$python" - "$wheel" <<'END'
 import sys, zipfile
 wheel = zipfile.ZipFile(sys.argv[1])
 (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
 print(*(line for line in wheel.read(metadata).decode().splitlines() if line.startswith("Requires-Dist")), sep="\n")
 END
-    } | sha256sum | cut -d' ' -f1
 }
+
+remove_root() { rm -rf --one-file-system "$root"; }
+
+remove_agent() { rm -rf --one-file-system "$root/opt/cabinsense"; }
+
+install_agent() { install_in "$root"; }
 
 host_tools() {
     say "tools of the host"
@@ -78,6 +86,7 @@ debian() {
     quietly mmdebstrap --variant=minbase --include="$packages" \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' bookworm "$root" "$sources"
+    rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/*
 }
 
 kernel() {
@@ -102,19 +111,27 @@ kernel() {
     depmod --basedir "$root" "$release"
 }
 
-# As on a board without a network: with packages that were fetched before.
-cabinsense() {
-    say "packages of the agent"
+# Fetched for the guest's Python, whatever the host's is.
+packages_of_the_agent() {
+    say "packages that the agent depends on"
+    rm -rf "$cache/wheels"
     quietly "$python" -m pip download --only-binary :all: --dest "$cache/wheels" --python-version 3.11 \
         --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 "${wheel}[$extras]"
+    rm -f "$cache"/wheels/cabinsense-*
+}
+
+# Install the agent in a tree, as on a board that has no network: with packages that were fetched before.
+install_in() {
+    local tree=$1
     say "systemd/install.sh"
-    mkdir -p "$root/mnt/wheels" "$root/mnt/systemd" "$root/opt/rig"
-    cp "$cache/wheels"/*.whl "$root/mnt/wheels/"
-    cp -r "$checkout/systemd/." "$root/mnt/systemd/"
+    mkdir -p "$tree/mnt/wheels" "$tree/mnt/systemd"
+    cp "$cache/wheels"/*.whl "$wheel" "$tree/mnt/wheels/"
+    cp -r "$checkout/systemd/." "$tree/mnt/systemd/"
     # With /proc, which systemd-tmpfiles looks into; unshare takes it away again.
-    quietly unshare --mount --pid --fork --mount-proc="$root/proc" chroot "$root" env PIP_NO_INDEX=1 PIP_FIND_LINKS=/mnt/wheels \
+    quietly unshare --mount --pid --fork --mount-proc="$tree/proc" chroot "$tree" \
+        env PIP_NO_INDEX=1 PIP_FIND_LINKS=/mnt/wheels \
         /mnt/systemd/install.sh --system-packages --extras "$extras" --wheel "/mnt/wheels/${wheel##*/}"
-    rm -rf "$root/mnt/wheels" "$root/mnt/systemd"
+    rm -rf "$tree/mnt/wheels" "$tree/mnt/systemd"
 }
 
 # What makes a tree a machine, and its boot quick: each unit that nobody needs is a second or more under emulation.
@@ -122,12 +139,11 @@ furnish() {
     echo 00000000000000000000cab175e75e00 >"$root/etc/machine-id" # without one every boot is a first boot
     echo guest >"$root/etc/hostname"
     echo '/dev/vda / ext4 defaults 0 0' >"$root/etc/fstab"
+    echo 'options vivid n_devs=1 node_types=0x1 num_inputs=1 input_types=0' >"$root/etc/modprobe.d/vivid.conf"
+    echo vivid >"$root/etc/modules-load.d/vivid.conf"
     rm -f "$root/etc/resolv.conf"
     mkdir -p "$root/var/log/journal" # so that the journal outlives a boot
-    install -m 0644 "$checkout"/tests/vm/inside/commands.py "$root/opt/rig/"
-    install -m 0644 "$checkout"/tests/vm/inside/commands.service "$root/etc/systemd/system/"
     local system="systemctl --quiet --root=$root"
-    $system enable commands.service
     $system set-default multi-user.target
     $system mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
         fstrim.timer getty@tty1.service serial-getty@ttyS0.service systemd-logind.service systemd-networkd.service \
@@ -162,10 +178,24 @@ initrd() {
     rm -rf "$early"
 }
 
-disk() {
-    say "disk"
-    truncate --size 3G "$cache/disk.ext4"
-    quietly mke2fs -q -t ext4 -E lazy_itable_init=1 -m 0 -d "$root" "$cache/disk.ext4"
+# The tree with the agent of today and FOLDER in it; the tree itself stays as it is.
+write_disk() {
+    mkdir -p "$cache"/{above,work,today}
+    # In a mount namespace of its own, so that nothing stays mounted whatever happens.
+    export -f install_in quietly fail say
+    export cache checkout wheel extras folder
+    # shellcheck disable=SC2016
+    unshare --mount bash -euo pipefail -c '
+        mount -t tmpfs above "$cache/above"
+        mkdir "$cache/above/"{files,work}
+        mount -t overlay -o "lowerdir=$1,upperdir=$cache/above/files,workdir=$cache/above/work" guest "$cache/today"
+        install_in "$cache/today"
+        cp -r "$folder/." "$cache/today/opt/rig"
+        chroot "$cache/today" sh /opt/rig/inside/set-up.sh
+        say "disk"
+        truncate --size 3G "$2"
+        quietly mke2fs -q -t ext4 -E lazy_itable_init=1 -m 0 -d "$cache/today" "$2"
+    ' - "$root" "$disk"
 }
 
 main

@@ -4,6 +4,7 @@ A request is a line of JSON, ``{"command": "…"}``; the reply is one too, ``{"s
 """
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -11,8 +12,9 @@ PORT = Path("/dev/virtio-ports/cabinsense")
 
 
 def main() -> None:
-    with PORT.open("r+b", buffering=0) as port:
-        for line in iter(port.readline, b""):
+    descriptor = os.open(PORT, os.O_RDWR)
+    with os.fdopen(descriptor, "rb", closefd=False) as requests, os.fdopen(descriptor, "wb") as replies:
+        for line in requests:
             request = json.loads(line)
             done = subprocess.run(
                 ["/bin/bash", "-c", request["command"]],
@@ -22,7 +24,8 @@ def main() -> None:
                 check=False,
             )
             reply = {"status": done.returncode, "output": done.stdout.decode(errors="replace")}
-            port.write(json.dumps(reply).encode() + b"\n")
+            replies.write(json.dumps(reply).encode() + b"\n")  # all of it, where the port takes 32 KiB at a time
+            replies.flush()
 
 
 if __name__ == "__main__":
