@@ -24,7 +24,9 @@ def main() -> None:
                 check=False,
             )
             reply = {"status": done.returncode, "output": done.stdout.decode(errors="replace")}
-            replies.write(json.dumps(reply).encode() + b"\n")  # all of it, where the port takes 32 KiB at a time
+            replies.write(
+                json.dumps(reply).encode() + b"\n"
+            )  # all of it, where the port takes 32 KiB at a time
             replies.flush()
 
 
