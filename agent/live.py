@@ -37,6 +37,7 @@ class Live:
 
     Attributes:
         matcher: says who it is, from ``snapshot``.
+        gallery_readable: False while nobody is matched, for the gallery cannot be read. Written by the control stage.
         health: the newest health event; None before the first. Written by the health stage.
         config: the configuration in force. Written by ``reload``.
         reload: reads the configuration again; see ``agent.reload``. Set by the daemon.
@@ -49,6 +50,7 @@ class Live:
 
     def __init__(self, snapshot: Snapshot, config: Config | None = None) -> None:
         self.matcher = Matcher(snapshot)
+        self.gallery_readable = True
         self.config = config or Config()
         self.reload: Callable[[], Change] = _nothing_to_read
         self.health: HealthEvent | None = None

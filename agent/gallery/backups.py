@@ -112,7 +112,9 @@ def restore(vault: Vault, path: Path, passphrase: str, most: int, *, replace: bo
                 "the backup in their place"
             )
         for number in before:
-            book.remove(number)
+            samples = book.count(number)
+            if (uid := book.remove(number)) not in uids:
+                book.note("delete", uid, samples)
         for person in found.people:
             _put(book, path, person, most)
         for calibration in found.calibrations:

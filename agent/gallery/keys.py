@@ -123,14 +123,18 @@ class KeyFile:
             raise self._unwritable(error) from error
         return key
 
-    def write(self, keys: Sequence[Key]) -> None:
+    def write(self, keys: Sequence[Key]) -> bool:
         """Replace what the file holds: after a power cut it holds either the old or the new.
+
+        Returns:
+            False if what it held before is kept, under a second name.
 
         Raises:
             GalleryError: it cannot be written.
         """
         try:
-            replace(self.path, _written(keys))
+            # Of a link it is the file at its end that holds the key.
+            return replace(self.path.resolve(), _written(keys))
         except OSError as error:
             raise self._unwritable(error) from error
 

@@ -16,8 +16,8 @@ def rotate(vault: Vault) -> tuple[int, tuple[str, ...]]:
     """Seal everything with a new key and forget the old one.
 
     Returns:
-        How many seals were made, and which of the gallery's backups keep the old key, each with the reason: the
-        gallery can no longer open those, though their passphrase does.
+        How many seals were made, and which files keep the old key, each with the reason: a second name of the file of
+        keys, and backups of the gallery, which it can no longer open then, though their passphrase does.
 
     Raises:
         GalleryError: systemd gives the key; something in the gallery does not open; or a file cannot be written. The
@@ -29,19 +29,20 @@ def rotate(vault: Vault) -> tuple[int, tuple[str, ...]]:
         )
     newer = new_key()
     with vault.writing() as book:
-        vault.keys.write([vault.key(), newer])
+        wiped = vault.keys.write([vault.key(), newer])
         count = book.reseal(newer)
         book.note("rotate-key", count=count)
+    kept = () if wiped else (f"{vault.keys.path}: it has a second name, under which it stays as it was",)
     missed = finish(vault)
     vault.file.erase()
-    return count, missed
+    return count, (*kept, *missed)
 
 
 def finish(vault: Vault) -> tuple[str, ...]:
     """Bring a rotation to its end, also one that a power cut has interrupted; else do nothing.
 
     Returns:
-        As the second part of what ``rotate`` does.
+        The backups that keep the old key, as ``rotate`` does.
 
     Raises:
         GalleryError: the file of keys cannot be written.

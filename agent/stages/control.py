@@ -16,7 +16,7 @@ from agent.events import Event
 from agent.gallery.matcher import Matcher
 from agent.gallery.store import Gallery
 from agent.gallery.templates import aggregate
-from agent.gallery.types import GalleryError
+from agent.gallery.types import GalleryError, Snapshot
 from agent.live import Live
 from agent.mailbox import Mailbox
 from agent.ratelimit import RateLimit
@@ -126,7 +126,7 @@ class _Desk:
             config, pack_digest, live, outbox, threshold, gallery, acting, self._send, self._show_gallery
         )
         self._rejection: tuple[list[bytes], Rejection] | None = None
-        self._show_gallery()
+        self._read_gallery()
 
     def turn(self) -> None:
         """Serve one request if there is one, and go on with what is going on."""
@@ -191,7 +191,7 @@ class _Desk:
                 self._begin_rejection(request, envelope)
                 return None
             case control.ReloadGallery():
-                self._show_gallery()
+                self._read_gallery()
             case control.Reload():
                 with self._acting():
                     change = self._live.reload()
@@ -282,11 +282,30 @@ class _Desk:
             self._send(envelope, reply)
 
     def _show_gallery(self) -> None:
-        """Let perception match against the gallery as it is now."""
-        snapshot = self._gallery.snapshot(self._pack_digest, aggregate(self._live.config.gallery))
-        matcher = Matcher(snapshot)
-        with self._acting():
-            self._live.matcher = matcher
+        """Let perception match against the gallery as it is after a change.
+
+        The change is on the disk whether or not the gallery can be read, so whoever asked for it is not told otherwise.
+        """
+        try:
+            self._read_gallery()
+        except GalleryError as error:
+            log.error("nobody is recognised until the gallery can be read again: %s", error)  # noqa: TRY400
+
+    def _read_gallery(self) -> None:
+        """Let perception match against the gallery as it is now; nobody is matched if it cannot be read.
+
+        Else the one before would stay in force, with people in it who have been deleted since.
+
+        Raises:
+            GalleryError: it cannot be read.
+        """
+        matcher, readable = Matcher(Snapshot()), False
+        try:
+            matcher = Matcher(self._gallery.snapshot(self._pack_digest, aggregate(self._live.config.gallery)))
+            readable = True
+        finally:
+            with self._acting():
+                self._live.matcher, self._live.gallery_readable = matcher, readable
 
     def _send(self, envelope: list[bytes], reply: Reply) -> bool:
         """Reply; False if the client has gone. One that reads nothing loses the reply.

@@ -131,18 +131,22 @@ class HealthStage(Stage):
             stalled=watched.stalled,
             problems=(
                 *watched.notes(),
-                *_problems(cameras, snapshot.skipped),
+                *_problems(cameras, snapshot.skipped, gallery_readable=self._live.gallery_readable),
                 *_shortage(times, budget.frame_ms),
             ),
         )
 
 
-def _problems(cameras: Sequence[CameraHealth], skipped: int) -> tuple[str, ...]:
+def _problems(cameras: Sequence[CameraHealth], skipped: int, *, gallery_readable: bool) -> tuple[str, ...]:
     """What a person should know, with the remedy."""
     problems = [f"camera {camera.name}: {camera.error}" for camera in cameras if camera.error]
     problems += [
         f"camera {camera.name}: {ADVICE[camera.view]}" for camera in cameras if camera.view != "clear"
     ]
+    if not gallery_readable:
+        problems.append(
+            "nobody is recognised, for the gallery cannot be read; the log of the daemon says why"
+        )
     if skipped:
         problems.append(
             f"{skipped} samples in the gallery come from another pack and are not matched; `cabinsense gallery "

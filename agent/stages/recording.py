@@ -1,6 +1,5 @@
 """The part of the control thread that records people: a session's readings in, events, replies and samples out."""
 
-import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,8 +19,6 @@ from agent.live import Live
 from agent.mailbox import Mailbox
 from agent.perception.types import Stamp
 from agent.publishing import rfc3339
-
-log = logging.getLogger(__name__)
 
 _ALIVE_S = 1.0  # a client that wants to see the progress hears from us at least so often
 
@@ -178,11 +175,7 @@ class Recorder:
         ) as error:  # ValueError: the samples do not fit those that are stored
             self._refuse(recording, "gallery", str(error), str(error))
             return
-        try:
-            self._show_gallery()
-        except GalleryError as error:
-            # The person is enrolled all the same, and telling otherwise would make people record twice.
-            log.warning("somebody is enrolled, but not recognised yet: %s", error)
+        self._show_gallery()
         poses, missing = session.poses, session.missing
         self._tell(recording, "done", poses=poses, missing=missing)
         self._end(

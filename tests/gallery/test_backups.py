@@ -112,6 +112,15 @@ def test_nobody_is_restored_over_somebody_else_unless_that_is_meant(backup, boar
     assert len(board.samples("Bob")) == 5
 
 
+def test_who_is_replaced_by_somebody_else_of_that_name_is_deleted_in_the_audit_too(backup, board, taken):
+    board.enrol("Bob", taken(42), PACK, 50)
+    gone = board.audit()[-1].person
+    board.restore(backup, PASSPHRASE, 50, replace=True)
+    assert [note.person for note in board.audit() if note.action == "delete"] == [gone]
+    board.restore(backup, PASSPHRASE, 50, replace=True)
+    assert [note.person for note in board.audit() if note.action == "delete"] == [gone]
+
+
 def test_who_was_renamed_since_is_the_same_person(filled, backup):
     filled.rename("Ada", "Countess")
     with pytest.raises(GalleryError, match="already: Bob, Countess, Zoë"):

@@ -52,6 +52,24 @@ def test_everything_is_there_under_a_new_key_and_the_old_one_opens_nothing(fille
         Gallery.open(filled)
 
 
+def test_a_key_behind_a_link_is_rotated_where_it_lies(filled, key, tmp_path):
+    elsewhere = tmp_path / "elsewhere.key"
+    key.rename(elsewhere)
+    key.symlink_to(elsewhere)
+    before = elsewhere.read_bytes()
+    with Gallery.open(filled) as gallery:
+        assert gallery.rotate_key() == (5, ())
+    assert key.is_symlink()
+    assert elsewhere.read_bytes() != before
+
+
+def test_a_second_name_under_which_the_old_key_stays_is_told(filled, key, tmp_path):
+    (tmp_path / "second").hardlink_to(key)
+    with Gallery.open(filled) as gallery:
+        _, (told,) = gallery.rotate_key()
+    assert told.startswith(f"{key}: it has a second name")
+
+
 def test_no_seal_of_the_old_key_is_left_in_the_file(filled, path):
     raw = sqlite3.connect(path)
     old = [seal for table in ("samples", "anchors") for (seal,) in raw.execute(f"SELECT sealed FROM {table}")]  # noqa: S608

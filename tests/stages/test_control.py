@@ -506,6 +506,25 @@ def test_a_deleted_person_is_forgotten_by_the_running_daemon(running):
         running.ask(DeletePerson(name="Ada"))
 
 
+def test_a_deleted_person_is_forgotten_though_somebody_elses_sample_is_damaged(tmp_path, running):
+    with Gallery.open(tmp_path / "gallery.db") as gallery:
+        for seed, name in enumerate(("Ada", "Bob")):
+            gallery.enrol(name, [Sample(vector(seed), GOOD)], PACK, 50)
+    running.ask(ReloadGallery())
+    with sqlite3.connect(tmp_path / "gallery.db") as other:
+        other.execute(
+            "UPDATE samples SET sealed = CAST(substr(sealed, 1, 20) || x'00000000' || substr(sealed, 25) AS BLOB) "
+            "WHERE person_id = (SELECT id FROM people WHERE name = 'Bob')"
+        )
+    running.ask(DeletePerson(name="Ada"))
+    assert running.live.snapshot.names == ()
+    assert not running.live.gallery_readable
+    with pytest.raises(ControlError, match="of Bob does not open"):
+        running.ask(ReloadGallery())
+    running.ask(DeletePerson(name="Bob"))
+    assert running.live.gallery_readable
+
+
 def test_a_backup_out_of_reach_is_told_to_whoever_deletes(tmp_path, running):
     running.ask(Record(name="Ada", seconds=0.5), Recorded)
     with Gallery.open(tmp_path / "gallery.db") as gallery:
