@@ -135,5 +135,5 @@ class Stage:
             self.failure = error
             log.error("stage %s failed: %s", self.name, error)  # noqa: TRY400
         except Exception as error:  # the boundary of the thread: whatever broke is kept for the supervisor
-            self.failure = error
             log.exception("stage %s failed", self.name)
+            self.failure = error.with_traceback(None)  # it holds on to all that the thread had in its hands

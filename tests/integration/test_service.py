@@ -188,3 +188,33 @@ def test_nobody_s_name_gets_into_the_journal(agent, daemon, subscribe, looped_cl
             process.terminate()
             process.wait(PATIENCE_S)
     assert "Zenobia" not in (agent.folder / "journal").read_text()
+
+
+_FREEZE = """
+import threading, time
+from tests.integration.faults import Faults
+faults = Faults()
+
+def strike():
+    while not (found := [each for each in threading.enumerate() if each.name == "perception"]):
+        time.sleep(0.05)
+    faults.freeze(found[0], "run")
+
+threading.Thread(target=strike, daemon=True).start()
+from agent.cli import main
+main()
+"""
+
+
+def test_when_nothing_helps_it_ends_with_status_1_whatever_still_hangs_in_it(agent, looped_clip):
+    agent.configure(looped_clip, more="[supervision]\nstall_s = 1.0\nrestarts = 0")
+    ended = subprocess.run(
+        [sys.executable, "-c", _FREEZE, "run", "--no-table"],
+        env=agent.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "error: stage perception has shown no sign of life" in ended.stderr
