@@ -132,8 +132,8 @@ def conflict(
         add_to: who gets the samples; None for somebody new. Of whom the snapshot holds nothing, nothing is said.
         judgement: its threshold makes somebody known; its floor is the least score of the person ``add_to``.
     """
-    if not snapshot.names:
-        return None
+    if not snapshot.names or snapshot.templates.shape[1] != embeddings[0].size:
+        return None  # nobody to compare with; vectors of another size are refused where they would be stored
     cosines = snapshot.templates @ np.stack(embeddings).T
     reached = np.sort(cosines, axis=1)[:, len(embeddings) // 3]
     scores = np.full(len(snapshot.names), -1.0)

@@ -222,17 +222,25 @@ class Book:
             GalleryError: one does not agree with its stamp.
         """
         found = {}
+        for pack, calibration in self._thresholds():
+            if calibration is None:
+                raise GalleryError(
+                    f"{self._file.path}: the threshold for pack {pack} was changed by another program; "
+                    "measure it again with `cabinsense calibrate threshold`"
+                )
+            found[pack] = calibration
+        return found
+
+    def _thresholds(self) -> Iterator[tuple[str, Calibration | None]]:
+        """Each pack's digest with its measured threshold; None for one that does not agree with its stamp."""
         for row in self._file.rows("SELECT * FROM calibrations"):
             stamp = row.pop("stamp")
             if not self._sealer.stamped(stamp, "calibration", *row.values()):
-                raise GalleryError(
-                    f"{self._file.path}: the threshold for pack {row['pack']} was changed by another program; "
-                    "measure it again with `cabinsense calibrate threshold`"
-                )
+                yield row["pack"], None
+                continue
             interval = row.pop("tar_low"), row.pop("tar_high")
             steps = msgspec.json.decode(row.pop("steps"), type=Steps)
-            found[row["pack"]] = Calibration(**row, tar_interval=interval, steps=steps)
-        return found
+            yield row["pack"], Calibration(**row, tar_interval=interval, steps=steps)
 
     def set_calibration(self, calibration: Calibration) -> None:
         """Keep a measured threshold in place of the one for the same pack."""
@@ -257,11 +265,12 @@ class Book:
         number = self._file.add("audit", at=now(), action=action, person=person, count=count)
         self._file.execute("DELETE FROM audit WHERE id <= ?", number - MOST_NOTES)
 
-    def check(self, despite: Collection[int] = ()) -> None:
+    def check(self, despite: Collection[int] = (), measured: str = "") -> None:
         """See that nobody and no threshold is missing, or has come from elsewhere.
 
         Args:
             despite: rows of people who are about to be removed: that they are damaged is no reason to keep them.
+            measured: the pack whose threshold is about to be replaced: the same goes for that.
 
         Raises:
             GalleryError: the message names whom it can.
@@ -273,8 +282,10 @@ class Book:
         for row in torn:
             if row["id"] not in despite:
                 raise self._torn(row)
-        self.calibrations()
-        if not torn:
+        thresholds = [pack for pack, found in self._thresholds() if found is None]
+        if any(pack != measured for pack in thresholds):
+            self.calibrations()  # says which
+        if not torn and not thresholds:
             raise damaged(self._file.path, "people or thresholds were added or removed by another program")
 
     def stamp(self) -> None:

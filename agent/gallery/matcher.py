@@ -3,7 +3,7 @@
 The rules, in this order:
 
 1. A gallery without anybody knows nobody: ``empty_gallery``, or ``pack_mismatch`` if all samples are another pack's.
-2. An embedding that is not a vector of length 1 is nobody's: the network has failed (``invalid``).
+2. An embedding that is not a vector of length 1, or not of the templates' size, is nobody's (``invalid``).
 3. A person is ruled out when the face is at least as close to one that was marked "not this person" as to that
    person's own templates. From there on it is as if they were not in the gallery: being marked as not one person
    makes a face nobody else's, but does not keep anybody else from being recognised either.
@@ -43,8 +43,12 @@ class Matcher:
         if not self.snapshot.names:
             reason = "pack_mismatch" if self.snapshot.skipped else "empty_gallery"
             return Match(None, -1.0, threshold, reason=reason)
-        # Asked this way round, a length that is not a number is refused.
-        if not abs(float(embedding @ embedding) - 1) < _UNIT:
+        # A backup from elsewhere may hold vectors of another size. Asked the other way round, a length that is not a
+        # number would pass.
+        if (
+            embedding.size != self.snapshot.templates.shape[1]
+            or not abs(float(embedding @ embedding) - 1) < _UNIT
+        ):
             return Match(None, -1.0, threshold, reason="invalid")
         ruled_out = self._anchors.ruled_out(embedding) if self._anchors else {}
         near = self._index.nearest(embedding, ruled_out)

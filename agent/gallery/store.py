@@ -313,7 +313,7 @@ class Gallery:
         Raises:
             GalleryError: the file cannot be written.
         """
-        with self._vault.writing() as book:
+        with self._vault.writing(measured=calibration.pack) as book:
             book.set_calibration(replace(calibration, created=now()))
             book.note("calibrate")
 

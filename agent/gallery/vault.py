@@ -88,18 +88,21 @@ class Vault:
             yield book
 
     @contextmanager
-    def writing(self, despite: Callable[[Book], Collection[int]] = lambda _: ()) -> Iterator[Book]:
+    def writing(
+        self, despite: Callable[[Book], Collection[int]] = lambda _: (), measured: str = ""
+    ) -> Iterator[Book]:
         """A transaction that changes the gallery: all that happens inside, or nothing.
 
         Args:
             despite: says which rows of people may be damaged, see ``Book.check``.
+            measured: the pack whose threshold may be.
 
         Raises:
             GalleryError: what is there is damaged.
         """
         with self.file.writing():
             book = Book(self.file, self.key())
-            book.check(despite(book))
+            book.check(despite(book), measured)
             yield book
             book.stamp()
 

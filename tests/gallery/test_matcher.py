@@ -109,6 +109,7 @@ else:
         np.float32([3e38, 3e38, 0]),  # its length overflows
         np.zeros(3, np.float32),
         5 * ADA,
+        np.float32([1, 0]),  # of another network
     ],
     ids=str,
 )

@@ -168,6 +168,22 @@ def test_whatever_is_changed_of_the_whole_is_noticed(path, taken, change, harm, 
         gallery.snapshot(PACK)
 
 
+@pytest.mark.parametrize(
+    "harm", ["UPDATE calibrations SET stamp = zeroblob(32)", "UPDATE calibrations SET threshold = 0.1"]
+)
+def test_a_threshold_that_was_changed_can_be_measured_again(path, taken, change, harm):
+    measured = Calibration(PACK, 0.83, 1e-3, 9e-4, 0.97, (0.96, 0.98), "LFW")
+    with Gallery.open(path) as gallery:
+        gallery.enrol("Ada", taken(1), PACK, 50)
+        gallery.store_calibration(measured)
+    change("PRAGMA foreign_keys = ON", harm)
+    with Gallery.open(path) as gallery:
+        with pytest.raises(GalleryError, match="calibrate threshold"):
+            gallery.snapshot(PACK)
+        gallery.store_calibration(measured)
+        assert gallery.snapshot(PACK).names == ("Ada",)
+
+
 def test_somebody_who_was_deleted_cannot_be_put_back_by_copying_their_rows(path, taken, change):
     older = path.parent / "older.db"
     with Gallery.open(path) as gallery:
