@@ -82,7 +82,7 @@ def test_systemd_hears_ready_with_the_first_reading_then_signs_of_life_and_the_e
     assert "WATCHDOG=1" not in manager.words[:ready]
     assert any(word.startswith("EXTEND_TIMEOUT_USEC=") for word in manager.words[:ready])
     manager.hears("WATCHDOG=1", manager.hears("WATCHDOG=1", ready))
-    status = manager.words[manager.hears("STATUS=rung 0, ", ready) - 1]
+    status = manager.words[manager.hears("STATUS=rung ", ready) - 1]
     assert status.endswith("frames a second")
     process.send_signal(signal.SIGTERM)
     end = manager.hears("STOPPING=1", ready)
@@ -198,7 +198,7 @@ faults = Faults()
 def strike():
     while not (found := [each for each in threading.enumerate() if each.name == "perception"]):
         time.sleep(0.05)
-    faults.freeze(found[0], "run")
+    faults.freeze(found[0], "process")
 
 threading.Thread(target=strike, daemon=True).start()
 from agent.cli import main

@@ -121,6 +121,15 @@ class Running:
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
+    def wait_for_work(self) -> None:
+        """Wait until every stage has begun."""
+        posts = self.daemon.posts
+        wait_until(
+            lambda: self.error or (self.daemon.times.frames and len(self.daemon._stages) == len(posts))
+        )
+        wait_until(lambda: self.error or all(stage.beaten for stage in self.daemon._stages.values()))
+        assert self.error is None
+
     def _run(self) -> None:
         try:
             self.daemon.run()
@@ -187,8 +196,7 @@ def running(tmp_path_factory, pack, samples) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("running")
     more = f'restarts = 1000\n[button]\nline = "/dev/gpiochip99:1"\n[metrics]\nlisten = "unix:{folder}/m"'
     made = Running(configured(folder, pack, more), pack)
-    wait_until(lambda: made.error or made.daemon.times.frames)
-    assert made.error is None
+    made.wait_for_work()
     made.ask(Record(name=MAN, seconds=1.0), Recorded)
     yield made
     made.close()
@@ -258,8 +266,7 @@ def start(tmp_path, pack, samples) -> Iterator[Callable[..., Running]]:
     def make(events: str = "", control: str = "") -> Running:
         made = Running(configured(tmp_path, pack, "[curve]\ninsecure = true", events, control), pack)
         started.append(made)
-        wait_until(lambda: made.error or made.daemon.times.frames)
-        assert made.error is None
+        made.wait_for_work()
         return made
 
     yield make
