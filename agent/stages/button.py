@@ -58,8 +58,10 @@ class ButtonStage(Stage):
                 self._watch()
             except (GpioError, OSError) as error:
                 gone = f"button.line = {self._settings.line!r}: the line has gone: {error}; see `gpioinfo`"
-                self.problem = str(error) if isinstance(error, GpioError) else gone
-                log.error("%s; it is tried again every %g s", self.problem, _RETRY_S)  # noqa: TRY400
+                problem = str(error) if isinstance(error, GpioError) else gone
+                if problem != self.problem:
+                    log.error("%s; it is tried again every %g s", problem, _RETRY_S)  # noqa: TRY400
+                self.problem = problem
             finally:
                 with self.acting():
                     self.release()
