@@ -42,11 +42,11 @@ class ScreenGuide(LineGuide):
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed} of {task.total} samples"),
+            TextColumn("{task.fields[taken]}"),
             console=console,
             transient=True,
         )
-        self._task = self._progress.add_task("…", total=None)
+        self._task = self._progress.add_task("…", total=None, taken="")
 
     def __enter__(self) -> "ScreenGuide":
         self._progress.start()
@@ -60,5 +60,9 @@ class ScreenGuide(LineGuide):
     def show(self, event: EnrollmentEvent) -> None:
         """Take in an event."""
         self._progress.update(
-            self._task, description=event.advice, completed=event.samples, total=event.wanted
+            self._task,
+            description=event.advice,
+            completed=event.samples,
+            total=event.wanted,
+            taken=f"{event.samples} of {event.wanted} samples",
         )
