@@ -153,7 +153,7 @@ def test_a_line_that_goes_away_is_told_and_taken_up_again_when_it_is_back(car, m
     car.line.gone = True
     wait_until(lambda: bool(car.stage.problem))
     assert "button.line = 'here': the line has gone: [Errno 19]" in car.stage.problem
-    assert car.lamp.closed
+    wait_until(lambda: car.lamp.closed)
     time.sleep(0.3)
     assert car.stage.alive
     car.line.gone = False

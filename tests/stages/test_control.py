@@ -230,40 +230,40 @@ def test_a_hint_is_told_with_words_for_it(running):
 
 
 def test_somebody_without_a_name_becomes_the_next_driver(running):
-    assert running.ask(Record(name="", seconds=0.5), Recorded).name == "Driver 1"
+    assert running.ask(Record(name="", seconds=1), Recorded).name == "Driver 1"
     running.faces = (face(seed=2),)
-    assert running.ask(Record(name="", seconds=0.5), Recorded).name == "Driver 2"
+    assert running.ask(Record(name="", seconds=1), Recorded).name == "Driver 2"
     running.ask(DeletePerson(name="Driver 1"))
     with pytest.raises(ControlError, match="must not be empty"):
-        running.ask(Record(name="", seconds=0.5, add=True), Recorded)
+        running.ask(Record(name="", seconds=1, add=True), Recorded)
 
 
 def test_more_samples_can_be_added_to_a_known_person(running):
-    first = running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    first = running.ask(Record(name="Ada", seconds=1), Recorded)
     with pytest.raises(ControlError, match="Ada is enrolled already; --add"):
-        running.ask(Record(name="Ada", seconds=0.5), Recorded)
-    more = running.ask(Record(name="Ada", seconds=0.5, add=True), Recorded)
+        running.ask(Record(name="Ada", seconds=1), Recorded)
+    more = running.ask(Record(name="Ada", seconds=1, add=True), Recorded)
     assert more.samples == first.samples + more.taken
 
 
 def test_nobody_gets_a_second_name_by_mistake(running):
-    running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    running.ask(Record(name="Ada", seconds=1), Recorded)
     with pytest.raises(ControlError, match="this looks like Ada, who is enrolled already; --add") as told:
         running.ask(Record(name="Bob"), Recorded)
     assert told.value.code == "already_enrolled"
     wait_until(lambda: "refused" in running.states())
     assert (running.seen[-1].reason, running.seen[-1].detail) == ("already_enrolled", "Ada")
     assert running.seen[-1].samples == 3  # it is told as soon as it is known, not after all poses
-    assert running.ask(Record(name="Bob", seconds=0.5, anyway=True), Recorded).name == "Bob"
+    assert running.ask(Record(name="Bob", seconds=1, anyway=True), Recorded).name == "Bob"
 
 
 def test_nobody_gets_the_samples_of_somebody_else_by_mistake(running):
-    running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    running.ask(Record(name="Ada", seconds=1), Recorded)
     running.faces = (face(seed=2),)
     with pytest.raises(ControlError, match="this does not look like Ada; --anyway") as told:
-        running.ask(Record(name="Ada", seconds=0.5, add=True), Recorded)
+        running.ask(Record(name="Ada", seconds=5, add=True), Recorded)
     assert told.value.code == "another_person"
-    assert running.ask(Record(name="Ada", seconds=0.5, add=True, anyway=True), Recorded).taken >= 2
+    assert running.ask(Record(name="Ada", seconds=1, add=True, anyway=True), Recorded).taken >= 2
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_nobody_gets_the_samples_of_somebody_else_by_mistake(running):
 def test_a_refusal_says_why_and_enrols_nobody(running, faces, code, detail, word):
     running.faces = faces
     with pytest.raises(ControlError, match=word) as told:
-        running.ask(Record(name="Ada", seconds=0.5), Recorded)
+        running.ask(Record(name="Ada", seconds=1), Recorded)
     assert told.value.code == code
     wait_until(lambda: "refused" in running.states())
     assert (running.seen[-1].reason, running.seen[-1].detail) == (code, detail)
@@ -299,7 +299,7 @@ def test_a_second_person_during_a_recording_is_never_stored_under_the_first_ones
 
 def test_a_camera_without_pictures_is_told(running):
     with pytest.raises(ControlError, match="delivers no pictures") as told:
-        running.ask(Record(name="Ada", seconds=0.5, camera="rear"), Recorded)
+        running.ask(Record(name="Ada", seconds=1, camera="rear"), Recorded)
     assert told.value.code == "no_frames"
 
 
@@ -454,7 +454,7 @@ def test_readings_left_over_from_an_earlier_recording_are_not_used(running):
     running.faces = ()
     running.live.readings.put(old)
     with pytest.raises(ControlError) as told:
-        running.ask(Record(name="Ada", seconds=0.5), Recorded)
+        running.ask(Record(name="Ada", seconds=1), Recorded)
     assert told.value.code == "no_face"
 
 
@@ -462,23 +462,23 @@ def test_a_gallery_that_cannot_be_written_refuses_and_the_stage_lives_on(tmp_pat
     holder = sqlite3.connect(tmp_path / "gallery.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(ControlError, match="in use by another process") as told:
-        running.ask(Record(name="Ada", seconds=0.5), Recorded)
+        running.ask(Record(name="Ada", seconds=1), Recorded)
     assert told.value.code == "gallery"
     holder.close()
     wait_until(lambda: "refused" in running.states())
     assert "in use" in running.seen[-1].detail
-    assert running.ask(Record(name="Ada", seconds=0.5), Recorded).samples >= 2
+    assert running.ask(Record(name="Ada", seconds=1), Recorded).samples >= 2
 
 
 def test_who_is_enrolled_is_told_so_even_if_the_gallery_cannot_be_shown(tmp_path, running):
-    running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    running.ask(Record(name="Ada", seconds=1), Recorded)
     with sqlite3.connect(tmp_path / "gallery.db") as other:
         other.execute(
             "UPDATE samples SET sealed = CAST(substr(sealed, 1, 20) || x'00000000' || substr(sealed, 25) AS BLOB)"
         )
     running.events()
     running.seen.clear()
-    assert running.ask(Record(name="Bob", seconds=0.5, anyway=True), Recorded).samples >= 2
+    assert running.ask(Record(name="Bob", seconds=1, anyway=True), Recorded).samples >= 2
     wait_until(lambda: "done" in running.states())
     assert "refused" not in running.states()
     assert [person.name for person in running.ask(ListPeople(), People).people] == ["Ada", "Bob"]
@@ -489,7 +489,7 @@ def test_samples_that_do_not_fit_the_stored_ones_are_refused_and_the_stage_lives
     with Gallery.open(tmp_path / "gallery.db") as gallery:
         gallery.enrol("Bob", [Sample(short, GOOD)], PACK, 50)
     with pytest.raises(ControlError, match="embeddings of 64 numbers") as told:
-        running.ask(Record(name="Ada", seconds=0.5), Recorded)
+        running.ask(Record(name="Ada", seconds=1), Recorded)
     assert told.value.code == "gallery"
     assert running.ask(GetStatus(), Status).state == "idle"
 
@@ -498,7 +498,7 @@ def test_samples_that_do_not_fit_the_stored_ones_are_refused_and_the_stage_lives
 
 
 def test_a_deleted_person_is_forgotten_by_the_running_daemon(running):
-    running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    running.ask(Record(name="Ada", seconds=1), Recorded)
     running.ask(DeletePerson(name="Ada"))
     assert running.live.snapshot.names == ()
     assert running.ask(ListPeople(), People).people == ()
@@ -526,7 +526,7 @@ def test_a_deleted_person_is_forgotten_though_somebody_elses_sample_is_damaged(t
 
 
 def test_a_backup_out_of_reach_is_told_to_whoever_deletes(tmp_path, running):
-    running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    running.ask(Record(name="Ada", seconds=1), Recorded)
     with Gallery.open(tmp_path / "gallery.db") as gallery:
         gallery.export(tmp_path / "backup", "correct horse battery")
     (tmp_path / "backup").rename(tmp_path / "away")
@@ -535,7 +535,7 @@ def test_a_backup_out_of_reach_is_told_to_whoever_deletes(tmp_path, running):
 
 
 def test_a_person_gets_another_name_by_which_they_are_recognised_at_once(running):
-    running.ask(Record(name="Driver 1", seconds=0.5), Recorded)
+    running.ask(Record(name="Driver 1", seconds=1), Recorded)
     running.ask(RenamePerson(name="Driver 1", to=" Ada "))
     assert running.live.snapshot.names == ("Ada",)
     for name, to, word in (
@@ -551,12 +551,12 @@ def test_a_person_gets_another_name_by_which_they_are_recognised_at_once(running
 
 
 def test_a_key_that_another_process_has_changed_is_found(tmp_path, running):
-    running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    running.ask(Record(name="Ada", seconds=1), Recorded)
     with Gallery.open(tmp_path / "gallery.db") as gallery:
         gallery.rotate_key()
     running.ask(ReloadGallery())
     running.faces = (face(seed=2),)
-    running.ask(Record(name="Bob", seconds=0.5), Recorded)
+    running.ask(Record(name="Bob", seconds=1), Recorded)
     assert running.live.snapshot.names == ("Ada", "Bob")
 
 
@@ -569,7 +569,7 @@ def taken_for(name: str, seed: int = 5, quality: Quality = GOOD, track: int = 1)
 
 @pytest.fixture
 def enrolled(running) -> Running:
-    running.ask(Record(name="Ada", seconds=0.5), Recorded)
+    running.ask(Record(name="Ada", seconds=1), Recorded)
     return running
 
 
