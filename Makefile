@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test bench soak clean
+.PHONY: help venv run test test-vm bench soak clean
 
 help: ## list what make can do
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
 venv: $(VENV)/.installed ## make .venv with cabinsense in it
 
@@ -22,6 +22,9 @@ test: $(VENV)/.dev ## linters, type checker and all tests
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile.l4t
 	$(BIN)/pytest
+
+test-vm: $(VENV)/.dev ## try the service in a virtual machine with real systemd (root, qemu; long)
+	$(BIN)/pytest tests/vm
 
 bench: venv ## measure the chain on the sample clip
 	@$(BIN)/cabinsense models fetch --samples
