@@ -68,7 +68,6 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "gpio": device("/dev/gpiochip0"),
     "own state": write("/var/lib/cabinsense/.trace"),
     "disk": device("/dev/vda"),
-    "terminal": device("/dev/ttyS0"),
     "kernel log": device("/dev/kmsg"),
     "program": write("/opt/cabinsense/venv/bin/cabinsense"),
     "unit": write("/etc/systemd/system/more.service"),

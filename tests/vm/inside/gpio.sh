@@ -1,11 +1,12 @@
 #!/bin/sh
-# Inside the guest: a chip with one line, made of gpio-sim. Its "pull" is the button: pull-up, pull-down.
+# Inside the guest: a chip with two lines, made of gpio-sim. Line 0 is the record button, line 1 its lamp.
 set -e
-[ -d /sys/kernel/config/gpio-sim/button ] && exit
+[ ! -d /sys/kernel/config/gpio-sim/button ] || exit 0
 modprobe gpio-sim
-mkdir -p /sys/kernel/config/gpio-sim/button/bank/line0
+mkdir -p /sys/kernel/config/gpio-sim/button/bank/line0 /sys/kernel/config/gpio-sim/button/bank/line1
 cd /sys/kernel/config/gpio-sim/button
-echo 8 >bank/num_lines
+echo 2 >bank/num_lines
 echo record >bank/line0/name
+echo record-lamp >bank/line1/name
 echo 1 >live
 udevadm settle
