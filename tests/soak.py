@@ -173,7 +173,8 @@ def minute(box: Box, watch: Watch, listener: "subprocess.Popen[bytes]", heard: P
         watch.next()
     listener.send_signal(signal.SIGCONT)
     size, resumed = heard.stat().st_size, time.monotonic()
-    while time.monotonic() - resumed < _MINUTE_S - _STILL_S:  # also when a busy machine took longer for the rest
+    # Counted from here, for a busy machine may have taken the minute for the rest.
+    while time.monotonic() - resumed < _MINUTE_S - _STILL_S:
         watch.next()
     watch.mark()
     deaf = heard.stat().st_size == size
