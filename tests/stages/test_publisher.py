@@ -31,8 +31,8 @@ PATIENCE = 30.0
 LABELS = ("happy", "neutral")
 LAST = -1.0  # the uptime of the health event that ends a listener
 
-# Says "ready" at its first message, then a number at each health event that holds one; at the last message it tells
-# what it has heard.
+# Says "ready" at its first message, then a number at each new health event that holds one; at the last message it
+# tells what it has heard.
 LISTENER = """
 import json, sys, zmq
 socket = zmq.Context().socket(zmq.SUB)
@@ -49,7 +49,7 @@ while uptime != -1.0:
     order.append(event["topic"])
     frames += [event["frame"]] if event["topic"] == "face" else []
     uptime = event.get("uptime", uptime)
-    if event["topic"] == "health" and uptime > 0:
+    if event["topic"] == "health" and uptime > 0 and not event["repeats"]:
         print(uptime, flush=True)
 print(json.dumps({"order": order, "frames": frames, "numbers": numbers}), flush=True)
 """
