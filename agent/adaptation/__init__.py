@@ -1,0 +1,1 @@
+"""Adaptation to light and camera while the agent runs: norm layers only, guarded, in a process of its own."""
