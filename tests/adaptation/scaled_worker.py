@@ -31,6 +31,7 @@ class Scaled:
         self._keep = settings.memory
         self._fault = fault
         self._means: list[float] = []
+        self._decided = False
 
     def observe(self, sample: Sample) -> None:
         assert sample.chip.shape == (150, 150, 3)
@@ -44,6 +45,10 @@ class Scaled:
             os.kill(os.getpid(), signal.SIGSTOP)
         if self._fault == "never decides":
             time.sleep(1e6)
+        if self._fault == "decides once":
+            if self._decided:
+                return None
+            self._decided = True
         if self._fault == "prefers the source":
             return Proposal(True, {}, "better", {})
         gain = round(LIGHT / float(np.mean(self._means)), 3)
