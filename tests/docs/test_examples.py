@@ -21,6 +21,8 @@ from agent import curve_keys
 from agent.config import Config, Curve, Events
 from agent.events import Event
 from agent.events_doc import EXAMPLES
+from agent.gallery.types import Snapshot
+from agent.live import Live
 from agent.mailbox import Mailbox
 from agent.perception.types import Reading
 from agent.stages.publisher import PublisherStage
@@ -53,7 +55,7 @@ def daemon(request, tmp_path, free_port) -> Iterator[Daemon]:
     arrival = threading.Condition()
     outbox = Mailbox[Event](256, arrival)
     config = Config(events=Events(endpoint=endpoint), curve=Curve(folder=str(curve)))
-    stage = PublisherStage(config, (), Mailbox[Reading](256, arrival), outbox)
+    stage = PublisherStage(config, (), Live(Snapshot(), config), Mailbox[Reading](256, arrival), outbox)
     stage.start()
     made = Daemon(endpoint, keys, outbox, curve)
     for topic in ("identity", "emotion"):
