@@ -274,11 +274,10 @@ def _look(looks: Looks, sight: Sight | None, now: float) -> Looks:
     before = looks.sight
     if sight is not None:
         looks = replace(looks, sight=sight)
-        if before is not None and now - before.at <= _GAP_S:
-            if before.away == sight.away:
-                looks = _count(looks, sight.away, now, now - before.at)
-            elif looks.away is None:
-                looks = replace(looks, other_s=0.0)
+        if before is not None and before.away != sight.away and looks.away is None:
+            looks = replace(looks, other_s=0.0)
+        elif before is not None and before.away == sight.away and now - before.at <= _GAP_S:
+            looks = _count(looks, sight.away, now, now - before.at)
     if now - looks.seen > HOLD_S:
         return Looks(looks.seen, looks.sight)
     return looks

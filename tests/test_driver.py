@@ -268,6 +268,13 @@ def test_frames_that_are_too_far_apart_tell_of_no_look():
     assert story.see(AWAY, seconds=60, every=1.5).warning == 0
 
 
+def test_what_was_seen_ahead_before_a_gap_does_not_count_as_away_after_it():
+    story = Story()
+    story.see(AHEAD, seconds=0.9)  # half a second to be the driver, and too little to be a look
+    story.see(UNCLEAR["blurred"], seconds=1.0)
+    assert story.until_warned(AWAY, level=1) == pytest.approx(3.05, abs=0.06)
+
+
 def test_a_sleeping_computer_counts_as_nothing_seen():
     story = Story().begin()
     story.see(AWAY, seconds=2)
