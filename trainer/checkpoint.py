@@ -12,10 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines.errors import UserError
 
-
-class CheckpointError(UserError):
+class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message says why and what to do."""
 
 

@@ -20,7 +20,6 @@ from onnx import TensorProto, helper
 
 from calibration.fer2013 import to_chip
 from engines import pack
-from engines.errors import UserError
 from trainer.augment import Augmentation, augment
 
 FEATURES = "features"
@@ -29,7 +28,7 @@ _BATCH = 32
 _FORMAT = 1  # part of the key: raise it when the meaning of a cached file changes
 
 
-class TrunkError(UserError):
+class TrunkError(ValueError):
     """The face network cannot serve as trunk; the message says why."""
 
 
