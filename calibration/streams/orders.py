@@ -10,8 +10,10 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
+from calibration.corruptions import KINDS
 from calibration.metrics import Labels
 
 Order = Literal["shuffled", "sorted", "ramp", "tunnels", "neutral", "clean"]
@@ -28,11 +30,32 @@ RAMP = (1, 2, 3, 4, 5, 4, 3, 2, 1)
 """Severities of the ramp, each for as long."""
 _CONCENTRATION = 0.1
 """Of the Dirichlet distribution by which the faces of a label fall into slots: 0.1 as in Gong et al., "NOTE: Robust
-Continual Test-time Adaptation Against Temporal Correlation" (NeurIPS 2022), and in Boudiaf et al.'s LAME (CVPR 2022)."""
+Continual Test-time Adaptation Against Temporal Correlation" (NeurIPS 2022); Boudiaf et al.'s LAME has such streams too."""
 _SLOTS = 7
 """Slots into which the faces of a label fall: as many as there are expressions, as NOTE has as many as classes."""
 
+CLEAN = "none"
+"""The shift that is none."""
+SHIFTS: dict[Order, tuple[str, ...]] = {
+    "shuffled": (CLEAN, *KINDS),
+    "sorted": (CLEAN, *KINDS),
+    "ramp": ("low_light", "over_exposure"),
+    "tunnels": ("low_light", "over_exposure"),
+    "neutral": (CLEAN, "low_light"),
+    "clean": ("low_light", "motion_blur"),
+}
+"""The shifts of each order where nobody names others."""
+
 Ints = NDArray[np.int64]
+
+
+class Stream(Struct, frozen=True, order=True):
+    """Which stream: how it is spoiled and how badly, its order, its seed."""
+
+    shift: str
+    severity: int
+    order: Order
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +77,16 @@ class Frame:
     at: float
     part: Literal["stream", "after"] = "stream"
     version: int = 0
+
+
+def streams(orders: Sequence[Order], shifts: Sequence[str], severity: int, seeds: int) -> list[Stream]:
+    """All streams of these orders, shifts (none: each order's own) and so many seeds, the first seed's first."""
+    return [
+        Stream(shift, severity, order, seed)
+        for seed in range(seeds)
+        for order in orders
+        for shift in shifts or SHIFTS[order]
+    ]
 
 
 def plan(order: Order, labels: Labels, severity: int, seed: int, alone: Sequence[int] = ()) -> list[Frame]:
@@ -124,10 +157,10 @@ def _sorted(
     items: Ints, labels: Labels, severity: int, rng: np.random.Generator, _alone: Sequence[int]
 ) -> list[Frame]:
     """Long runs, each a track."""
-    found = [(int(items[index]), track) for track, run in enumerate(runs(labels[items], rng)) for index in run]
-    return [
-        Frame(item, severity, track, index / LOOKS_PER_S) for index, (item, track) in enumerate(found)
+    found = [
+        (int(items[index]), track) for track, run in enumerate(runs(labels[items], rng)) for index in run
     ]
+    return [Frame(item, severity, track, index / LOOKS_PER_S) for index, (item, track) in enumerate(found)]
 
 
 def _ramp(
