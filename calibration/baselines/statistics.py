@@ -6,7 +6,6 @@ their mean and deviation to those of the source first, and scale and shift stay 
 All layers' moments are measured in one pass in which every layer goes by its own batch: each depends on those before.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -47,7 +46,7 @@ class Statistics:
         mean, variance = self.held
         if self.share is not None:
             rest, share = self.held if self.rolls else self.source, self.share
-            batch = zip(rest, moments(x), strict=True)
+            batch = zip(rest, moments(x, self.held[0]), strict=True)
             mean, variance = (torch.lerp(old, new, share) for old, new in batch)
             if self.holds:
                 self.held = mean.detach(), variance.detach()
@@ -55,10 +54,20 @@ class Statistics:
         return x * factor[:, None, None] + (self.source[0] - mean * factor)[:, None, None]
 
 
-def moments(x: Tensor) -> Moments:
-    """Mean and variance of each channel of ``x``, float32 [n, channels, height, width]."""
-    variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-    return mean, variance
+def moments(x: Tensor, around: Tensor) -> Moments:
+    """Mean and variance of each channel, with gradients.
+
+    The variance comes from squares of what ``x`` is off ``around``: ``torch.var_mean`` takes ten times as long, and
+    squares of ``x`` itself would lose digits where the mean is large.
+
+    Args:
+        x: float32 [n, channels, height, width].
+        around: float32 [channels], about the mean.
+    """
+    off = x - around[:, None, None]
+    mean = off.mean((0, 2, 3))
+    variance = (off * off).mean((0, 2, 3)) - mean * mean
+    return mean + around, variance.clamp(min=0.0)
 
 
 class Adaptable:
@@ -135,29 +144,28 @@ def source_moments(source: Source) -> dict[str, Moments]:
 
 
 class BatchNormStatistics:
-    """BN statistics: those of the last 64 chips, mixed with the source's as if these came from 16.
+    """BN statistics: those of the last ``UPDATE`` chips, mixed with the source's as if these came from 16.
 
     Schneider, Rusak, Eck, Bringmann, Brendel and Bethge, "Improving robustness against common corruptions by covariate
     shift adaptation" (NeurIPS 2020), equation 3 and its prior for small batches; Nado et al., "Evaluating
-    Prediction-Time Batch Normalization for Robustness under Covariate Shift" (2020). Theirs are the moments of the batch
-    that is answered, here the batch are the frames before.
+    Prediction-Time Batch Normalization for Robustness under Covariate Shift" (2020). Theirs are the moments of the
+    batch that is answered; here the batch are the frames before.
     """
 
-    prior, window = 16, 64
+    prior = 16
 
     def __init__(self, source: Source, known: Mapping[str, Moments]) -> None:
         self._net = Adaptable(source, known)
         self._batchwise = source.batchwise
-        self._recent: deque[Chips] = deque(maxlen=self.window)
-        self._since = 0
+        self._waiting: list[Chips] = []
 
     def step(self, chips: Chips, *_: object) -> Answer:
         """See ``Method.step``."""
         answers = self._net.answer(chips)
-        self._recent.extend(chips.copy())
-        self._since += len(chips)
-        if self._batchwise or self._since >= UPDATE:
-            self._since = 0
-            with self._net.on_batch(len(self._recent) / (len(self._recent) + self.prior)):
-                self._net.answer(np.stack(self._recent))
+        self._waiting.append(chips)
+        count = sum(map(len, self._waiting))
+        if self._batchwise or count >= UPDATE:
+            with self._net.on_batch(count / (count + self.prior)):
+                self._net.answer(np.concatenate(self._waiting))
+            self._waiting.clear()
         return self._net.answer(chips) if self._batchwise else answers

@@ -30,7 +30,7 @@ RAMP = (1, 2, 3, 4, 5, 4, 3, 2, 1)
 """Severities of the ramp, each for as long."""
 _CONCENTRATION = 0.1
 """Of the Dirichlet distribution by which the faces of a label fall into slots: 0.1 as in Gong et al., "NOTE: Robust
-Continual Test-time Adaptation Against Temporal Correlation" (NeurIPS 2022); Boudiaf et al.'s LAME has such streams too."""
+Continual Test-time Adaptation Against Temporal Correlation" (NeurIPS 2022); LAME has such streams too."""
 _SLOTS = 7
 """Slots into which the faces of a label fall: as many as there are expressions, as NOTE has as many as classes."""
 
@@ -90,7 +90,7 @@ def streams(orders: Sequence[Order], shifts: Sequence[str], severity: int, seeds
 
 
 def plan(order: Order, labels: Labels, severity: int, seed: int, alone: Sequence[int] = ()) -> list[Frame]:
-    """The frames of a stream and of the clean stretch behind it, half as long (for ``clean``: as long).
+    """The frames of a stream and of the clean stretch behind it, a third as long (for ``clean``: as long).
 
     Args:
         order: one of ``ORDERS``.
@@ -115,7 +115,7 @@ def plan(order: Order, labels: Labels, severity: int, seed: int, alone: Sequence
             frames = _joined(frames, _ORDERS[name](items, labels, severity, rng, alone))
     else:
         frames = _ORDERS[order](everything, labels, severity, rng, alone)
-    items = rng.permutation(len(labels))[: len(labels) if order == "clean" else max(1, len(labels) // 2)]
+    items = rng.permutation(len(labels))[: len(labels) if order == "clean" else max(1, len(labels) // 3)]
     after = [replace(frame, part="after") for frame in _each_alone(items, [0] * len(items))]
     return _joined(frames, after)
 
