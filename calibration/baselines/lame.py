@@ -6,6 +6,7 @@ depends on the future. It thereby leans on the label staying the same for a whil
 streams.
 """
 
+import math
 from collections import deque
 
 import numpy as np
@@ -70,7 +71,7 @@ def corrected_answers(probabilities: Floats, graph: Floats) -> Floats:
         graph: float [n, n], W.
     """
     unary = np.log(probabilities + 1e-10)
-    found, energy = probabilities, np.inf
+    found, energy = probabilities, math.nan  # nothing is near to that: there are two rounds at least
     for _ in range(_ROUNDS):
         pull = graph @ found
         found = softmax(unary + pull)
