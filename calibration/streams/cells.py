@@ -163,9 +163,12 @@ def load(file: Path) -> list[Cell]:
 
 
 def append(file: Path, cell: Cell) -> None:
-    """Add a cell to a file of results, in one write: several runs may share one."""
+    """Add a cell to a file of results, in one write: several runs may share one.
+
+    A line of its own, also behind one that was cut off.
+    """
     with file.open("ab") as results:
-        results.write(msgspec.json.encode(cell) + b"\n")
+        results.write(b"\n" + msgspec.json.encode(cell) + b"\n")
 
 
 def key(cell: Cell) -> tuple[Run, Stream, str, str]:

@@ -56,8 +56,7 @@ def rendered(faces: Faces, frames: Sequence[Frame], shift: str, seed: int) -> Ch
     chips = []
     for frame in frames:
         key = f"{frame.item}:{frame.version}:{frame.part}"
-        severity = 0 if shift == CLEAN else frame.severity
-        chip = faces.chip(frame.item, shift, severity, seed, key)
+        chip = faces.chip(frame.item, shift, frame.severity, seed, key)
         chips.append(moved(chip, seed, key) if frame.version else chip)
     return np.stack(chips)
 

@@ -50,7 +50,7 @@ Ints = NDArray[np.int64]
 
 
 class Stream(Struct, frozen=True, order=True):
-    """Which stream: how it is spoiled and how badly, its order, its seed."""
+    """Which stream: how it is spoiled and how badly (0: ``CLEAN``), its order, its seed."""
 
     shift: str
     severity: int
@@ -82,7 +82,7 @@ class Frame:
 def streams(orders: Sequence[Order], shifts: Sequence[str], severity: int, seeds: int) -> list[Stream]:
     """All streams of these orders, shifts (none: each order's own) and so many seeds, the first seed's first."""
     return [
-        Stream(shift, severity, order, seed)
+        Stream(shift, severity if shift != CLEAN else 0, order, seed)
         for seed in range(seeds)
         for order in orders
         for shift in shifts or SHIFTS[order]

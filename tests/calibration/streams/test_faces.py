@@ -26,7 +26,7 @@ def faces(images, tmp_path):
 
 
 def test_a_clean_face_is_what_the_network_was_made_for(faces, images):
-    shown = rendered(faces, [Frame(3, 0, 0, 0.0), Frame(4, 3, 0, 0.2)], CLEAN, 0)
+    shown = rendered(faces, [Frame(3, 0, 0, 0.0), Frame(4, 0, 0, 0.2)], CLEAN, 0)
     assert (shown == [to_chip(images[3]), to_chip(images[4])]).all()
     assert (faces.clean()[3] == shown[0]).all()
 
