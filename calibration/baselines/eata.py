@@ -80,7 +80,7 @@ def fisher(source: Source, known: Mapping[str, Moments]) -> list[Tensor]:
     """
     net = Adaptable(source, known)
     found = [torch.zeros_like(parameter) for parameter in net.parameters]
-    batches = torch.from_numpy(source.chips).split(BLOCK)
+    batches = torch.split(torch.from_numpy(source.chips), BLOCK)
     for batch in batches:
         logits = net.logits(batch)
         loss = functional.cross_entropy(logits, logits.argmax(1))

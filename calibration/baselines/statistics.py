@@ -115,7 +115,8 @@ class Adaptable:
 
     def logits(self, chips: Tensor) -> Tensor:
         """Logits to learn from: float32 [n, labels] of uint8 or float32 chips [n, side, side, 3]."""
-        return self.network(chips)["emotion"]
+        logits: Tensor = self.network(chips)["emotion"]
+        return logits
 
 
 @torch.no_grad()

@@ -126,7 +126,7 @@ class PeopleBench:
         self.faces = faces
         self.truth: Labels = faces.genuine.astype(np.int64)
         network = Network(source.model, source.outputs, source.threads)
-        sides = []
+        sides: list[Float32] = []
         for side in (faces.enrolled, lambda item: faces.chip(item, CLEAN, 0, 0, "")):
             rows: list[Float32] = []
             for start in range(0, len(faces.pairs), BLOCK):

@@ -65,10 +65,9 @@ def moved(chip: Image, seed: int, key: str) -> Image:
     """The chip a moment later: landmarks jitter by a pixel or two, the exposure breathes, the sensor makes noise."""
     rng = np.random.default_rng([seed, zlib.crc32(key.encode())])
     side = chip.shape[0]
-    turn = cv2.getRotationMatrix2D(
-        (side / 2, side / 2), float(rng.normal(0, 1.0)), float(rng.normal(1, 0.01))
-    )
-    turn[:, 2] += rng.normal(0, 1.0, 2)
+    angle, scale = float(rng.normal(0, 1.0)), float(rng.normal(1, 0.01))
+    turn = np.array(cv2.getRotationMatrix2D((side / 2, side / 2), angle, scale), np.float64)
+    turn[:, 2:] += rng.normal(0, 1.0, (2, 1))
     shown = cv2.warpAffine(chip, turn, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     noisy = shown * rng.normal(1, 0.03) + rng.normal(0, 2.0, chip.shape)
     return np.asarray(np.clip(np.rint(noisy), 0, 255), np.uint8)
@@ -78,7 +77,7 @@ def evenly(count: int, most: int) -> NDArray[np.int64]:
     """At most so many of ``count`` things, spread evenly; 0 is all."""
     if not most or most >= count:
         return np.arange(count)
-    return np.linspace(0, count - 1, most).round().astype(np.int64)
+    return np.asarray(np.linspace(0, count - 1, most).round(), np.int64)
 
 
 class Expressions:
