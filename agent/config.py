@@ -377,6 +377,57 @@ class Curve(_Table, frozen=True):
         return Path(self.folder).expanduser() if self.folder else paths.data_dir() / "curve"
 
 
+class AdaptationSettings(_Table, frozen=True):
+    """Adapting the face network to light and camera while it runs; see docs/adaptation.md."""
+
+    tier: Annotated[
+        Literal["off", "statistics", "gradient"],
+        Meta(
+            description="How: not at all, by the statistics of what the layers read, or by their gradients as well, "
+            "which needs the extra `adapt`."
+        ),
+    ] = "off"
+    memory: Annotated[
+        int, Meta(description="Chips that the worker keeps, in memory only.", ge=8, le=4096)
+    ] = 128
+    every_s: Annotated[
+        float, Meta(description="Least time between two decisions, seconds.", ge=0.05, le=3600)
+    ] = 2.0
+    duty: Annotated[
+        float,
+        Meta(description="Greatest share of the time that the worker spends on decisions.", ge=0.01, le=1),
+    ] = 0.25
+    threads: Annotated[int, Meta(description="Threads of the worker.", ge=1, le=64)] = 1
+    nice: Annotated[
+        int, Meta(description="Niceness of the worker: at 19 it gets what others leave.", ge=0, le=19)
+    ] = 10
+    max_away_s: Annotated[
+        float,
+        Meta(
+            description="An adapted network that no decision has confirmed for so long gives way to the pack's own, "
+            "seconds.",
+            ge=1,
+            le=86_400,
+        ),
+    ] = 60.0
+    hang_s: Annotated[
+        float,
+        Meta(
+            description="A worker that shows no sign of life for so long is killed and started anew, seconds.",
+            ge=0.5,
+            le=300,
+        ),
+    ] = 10.0
+    decide_s: Annotated[
+        float,
+        Meta(
+            description="Likewise one that takes so long over one decision, or over its beginning, seconds.",
+            ge=1,
+            le=3600,
+        ),
+    ] = 60.0
+
+
 class Freshness(_Table, frozen=True):
     """What is too old to be believed."""
 
@@ -537,6 +588,7 @@ class Config(_Table, frozen=True):
     events: Events = field(default_factory=Events)
     control: Control = field(default_factory=Control)
     curve: Curve = field(default_factory=Curve)
+    adaptation: AdaptationSettings = field(default_factory=AdaptationSettings)
     freshness: Freshness = field(default_factory=Freshness)
     supervision: Supervision = field(default_factory=Supervision)
     log: Log = field(default_factory=Log)

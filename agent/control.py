@@ -105,6 +105,10 @@ class Reload(_Request, frozen=True, tag="reload"):
     """Read the configuration again. The reply is ``Reloaded``."""
 
 
+class ResetAdaptation(_Request, frozen=True, tag="adaptation.reset"):
+    """Go back to the pack's own face network, and adapt it anew. The reply is ``Done``."""
+
+
 class GetStatus(_Request, frozen=True, tag="status"):
     """How the daemon is. The reply is ``Status``."""
 
@@ -118,6 +122,7 @@ Request = (
     | RejectPerson
     | ReloadGallery
     | Reload
+    | ResetAdaptation
     | GetStatus
 )
 
@@ -141,8 +146,8 @@ class Refused(_Reply, frozen=True, tag="refused"):
 
     Attributes:
         code: ``bad_request``, ``busy`` (a recording is going on), ``too_many`` (recordings this minute),
-            ``no_camera``, ``gallery``, ``config``, ``cancelled``, ``stopping``, or a code of
-            ``agent.enrolment.Refusal`` or ``agent.rejection.Rejection``.
+            ``no_camera``, ``no_adaptation`` (it is off), ``gallery``, ``config``, ``cancelled``, ``stopping``, or a
+            code of ``agent.enrolment.Refusal`` or ``agent.rejection.Rejection``.
         message: the same for people, with the remedy.
     """
 

@@ -13,7 +13,7 @@ import cv2
 
 from agent import logs
 from agent.config import Camera, Config, ConfigError
-from agent.events import Event
+from agent.events import CameraHealth, Event
 from agent.gallery.threshold import in_force
 from agent.live import Live
 from agent.mailbox import Mailbox
@@ -22,6 +22,7 @@ from agent.perception.types import Frame, Reading
 from agent.reload import Reloader
 from agent.sockets import open_doors
 from agent.stage import Stage
+from agent.stages.adaptation import AdaptationStage
 from agent.stages.button import ButtonStage
 from agent.stages.camera import CameraStage
 from agent.stages.control import ControlStage
@@ -60,7 +61,8 @@ class Post:
             round, so that what was read is still published. So a second daemon, which finds the sockets taken, is
             refused before it has touched a camera, and no frame waits for models to be loaded.
         make: makes the stage; gets the one it takes the place of, which was given up, or None at first.
-        waits: it may wait for the disk, so ``supervision.disk_s`` is its limit in place of ``stall_s``.
+        waits: it may wait for the disk, or for an engine to be built, so ``supervision.disk_s`` is its limit in place
+            of ``stall_s``.
     """
 
     name: str
@@ -122,8 +124,8 @@ class Daemon:
         self._outbox = Mailbox[Event](_QUEUE, messages)
         self._outlets = [self._readings] if watch is None else [self._readings, watch]
 
-        self.posts = self._table()
         self._stages: dict[str, Stage] = {}
+        self.posts = self._table()
         self._given_up: list[Stage] = []
 
     def _table(self) -> tuple[Post, ...]:
@@ -132,6 +134,7 @@ class Daemon:
             Post("publisher", SINK, self._publisher),
             Post("control", RECORDER, self._control, waits=True),
             Post("perception", READER, self._perception),
+            *([Post("adaptation", SOURCE, self._adaptation, waits=True)] if self._adapts else []),
             Post("health", SOURCE, self._health),
             *([Post("button", SOURCE, self._button)] if self._config.button.line else []),
             *([Post("metrics", SOURCE, self._metrics)] if self._config.metrics.listen else []),
@@ -154,6 +157,18 @@ class Daemon:
         return PerceptionStage(
             self._config, self._pack, self._live, boxes, self._arrival, self._outlets, self.times, before
         )
+
+    @property
+    def _adapts(self) -> bool:
+        """The adaptation is on, or was once."""
+        return self._config.adaptation.tier != "off" or "adaptation" in self._stages
+
+    def _adaptation(self, _: Stage | None) -> AdaptationStage:
+        names = [camera.name for camera in self._config.cameras]
+        return AdaptationStage(self._pack, self._live, self._outbox, self._camera_health, names)
+
+    def _camera_health(self) -> list[CameraHealth]:
+        return [camera.health() for camera in self.cameras]
 
     def _button(self, _: Stage | None) -> ButtonStage:
         return ButtonStage(self._config.button, self._live)
@@ -204,9 +219,12 @@ class Daemon:
         """What a person should know of how the daemon runs."""
         perception = self._stages.get("perception")
         notes = perception.notes if isinstance(perception, PerceptionStage) else ()
-        button = self._stages.get("button")
-        problem = button.problem if isinstance(button, ButtonStage) else ""
-        broken = (problem,) if problem else ()
+        helpers = [self._stages.get(name) for name in ("button", "adaptation")]
+        broken = [
+            helper.problem
+            for helper in helpers
+            if isinstance(helper, ButtonStage | AdaptationStage) and helper.problem
+        ]
         return (
             *notes,
             *broken,
@@ -280,6 +298,7 @@ class Daemon:
             self._notifier.reloaded()
         if self._config is not self._live.config:
             self._config = self._live.config
+            self.posts = self._table()  # the adaptation may have been turned on
             self._supervisor.settings = self._config.supervision
             logs.set_level(self._config.log.level)
 

@@ -232,6 +232,34 @@ class CameraHealth(Struct, frozen=True, kw_only=True):
     ] = None
 
 
+Tier = Literal["statistics", "gradient"]
+
+
+class AdaptationHealth(Struct, frozen=True, kw_only=True):
+    """The adaptation in a `health` event."""
+
+    tier: Annotated[Tier, Meta(description="As `adaptation.tier` is configured.")]
+    state: Annotated[
+        Literal["source", "adapted"],
+        Meta(description="What runs: the pack's own face network, or one that is adapted."),
+    ]
+    since: Annotated[
+        float, Meta(description="Since when, seconds on the agent's monotonic clock, as `monotonic`.")
+    ]
+    worker: Annotated[
+        int | None, Meta(description="Number of the worker process; none while there is none.")
+    ] = None
+    ready: Annotated[bool, Meta(description="The worker has begun its work.")] = False
+    restarts: Annotated[int, Meta(description="Times a worker was started in place of another.")] = 0
+    chips: Annotated[int, Meta(description="Chips given to a worker.")] = 0
+    accepted: Annotated[int, Meta(description="Decisions after which another network runs.")] = 0
+    refused: Annotated[int, Meta(description="Decisions after which nothing has changed.")] = 0
+    resets: Annotated[int, Meta(description="Times it went back to the pack's own network.")] = 0
+    reason: Annotated[
+        str | None, Meta(description="Of the last decision, as in `adaptation`; none before the first.")
+    ] = None
+
+
 class HealthEvent(Event, frozen=True, kw_only=True, tag="health", tag_field="topic"):
     """Sent at an interval: whether the agent is well."""
 
@@ -269,6 +297,9 @@ class HealthEvent(Event, frozen=True, kw_only=True, tag="health", tag_field="top
             description="How often each stage hung or died and was started anew; stages that never were are left out."
         ),
     ] = {}
+    adaptation: Annotated[
+        AdaptationHealth | None, Meta(description="How the adaptation is; none while it is off.")
+    ] = None
     rss_mb: Annotated[float, Meta(description="Memory in use, MiB.")]
     cpu_percent: Annotated[
         float, Meta(description="Processor use since the last health event, 100 is one core.")
@@ -284,12 +315,50 @@ class HealthEvent(Event, frozen=True, kw_only=True, tag="health", tag_field="top
     problems: Annotated[tuple[str, ...], Meta(description="What is wrong, in words, with the remedy.")] = ()
 
 
+class AdaptationEvent(Event, frozen=True, kw_only=True, tag="adaptation", tag_field="topic"):
+    """Sent for every decision about the network that reads faces: to adapt it, to leave it, to go back."""
+
+    tier: Annotated[Tier, Meta(description="As `adaptation.tier` is configured.")]
+    accepted: Annotated[bool, Meta(description="It is in force; else what ran before goes on.")]
+    state: Annotated[
+        Literal["source", "adapted"],
+        Meta(description="What runs from now on: the pack's own face network, or one that is adapted."),
+    ]
+    reason: Annotated[
+        str,
+        Meta(
+            description="Why, as a code; docs/adaptation.md lists them. Those that begin with `reset:` name what has "
+            "made the agent go back to the pack's own network."
+        ),
+    ]
+    figures: Annotated[dict[str, float], Meta(description="The numbers behind it.")] = {}
+    layers: Annotated[
+        tuple[str, ...],
+        Meta(description="Layers whose norm parameters differ from the pack's own from now on."),
+    ] = ()
+    decide_ms: Annotated[
+        float | None, Meta(description="Milliseconds that the worker took to decide; none without one.")
+    ] = None
+    build_ms: Annotated[
+        float | None,
+        Meta(description="Milliseconds to build the new engine and try it, beside the work on frames."),
+    ] = None
+    swap_ms: Annotated[
+        float | None,
+        Meta(
+            description="Milliseconds that the change took away from the work on frames; none when nothing had to "
+            "change, or no frame has come since."
+        ),
+    ] = None
+
+
 TOPICS: dict[str, type[Event]] = {
     "face": FaceEvent,
     "identity": IdentityEvent,
     "emotion": EmotionEvent,
     "enrollment": EnrollmentEvent,
+    "adaptation": AdaptationEvent,
     "health": HealthEvent,
 }
 
-AnyEvent = FaceEvent | IdentityEvent | EmotionEvent | EnrollmentEvent | HealthEvent
+AnyEvent = FaceEvent | IdentityEvent | EmotionEvent | EnrollmentEvent | AdaptationEvent | HealthEvent

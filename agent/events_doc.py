@@ -11,6 +11,7 @@ from msgspec import Struct
 from agent.events import (
     SCHEMA,
     TOPICS,
+    AdaptationEvent,
     CameraHealth,
     EmotionEvent,
     EnrollmentEvent,
@@ -147,6 +148,20 @@ EXAMPLES: dict[str, Event] = {
         pose="left",
         hint="turn_left",
         advice=ADVICE["turn_left"],
+    ),
+    "adaptation": AdaptationEvent(
+        monotonic=_ORIGIN["monotonic"],
+        utc=_ORIGIN["utc"],
+        seq=7,
+        tier="statistics",
+        accepted=True,
+        state="adapted",
+        reason="better",
+        figures={"chips": 96, "entropy_before": 1.3127, "entropy_after": 1.1049, "cosine": 0.9871},
+        layers=("branch1", "input"),
+        decide_ms=412.5,
+        build_ms=131.8,
+        swap_ms=0.0213,
     ),
     "health": HealthEvent(
         monotonic=_ORIGIN["monotonic"],

@@ -14,7 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from agent import __version__
-from agent.events import HealthEvent
+from agent.events import AdaptationHealth, HealthEvent
 from agent.live import Live
 from agent.statistics import FrameTimes
 
@@ -122,6 +122,8 @@ def _of_health(health: HealthEvent) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "cabinsense_budget_seconds", "Time that frames are planned with now.", health.budget_ms / 1e3
         )
+    if health.adaptation is not None:
+        yield from _of_adaptation(health.adaptation)
     heat = GaugeMetricFamily("cabinsense_temperature_celsius", "Of each thermal zone.", labels=["zone"])
     for zone, celsius in health.celsius.items():
         heat.add_metric([zone], celsius)
@@ -130,3 +132,24 @@ def _of_health(health: HealthEvent) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "cabinsense_problems", "Problems that a health event names.", len(health.problems)
     )
+
+
+def _of_adaptation(adaptation: AdaptationHealth) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "cabinsense_adapted", "Whether an adapted face network runs.", adaptation.state == "adapted"
+    )
+    yield GaugeMetricFamily(
+        "cabinsense_adaptation_worker_up", "Whether the worker has begun its work.", adaptation.ready
+    )
+    yield CounterMetricFamily(
+        "cabinsense_adaptation_worker_restarts",
+        "Workers started in place of another.",
+        adaptation.restarts,
+    )
+    yield CounterMetricFamily("cabinsense_adaptation_chips", "Chips given to a worker.", adaptation.chips)
+    decisions = CounterMetricFamily(
+        "cabinsense_adaptation_decisions", "What became of the adaptation.", labels=["outcome"]
+    )
+    for outcome in ("accepted", "refused", "resets"):
+        decisions.add_metric([outcome.removesuffix("s")], getattr(adaptation, outcome))
+    yield decisions

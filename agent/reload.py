@@ -20,6 +20,7 @@ LIVE = (
     "budget",
     "quality",
     "identity",
+    "adaptation",
     "freshness",
     "events.health_s",
     "supervision",

@@ -14,12 +14,17 @@ from engines.engine import NormParameters
 _PREFIX = "norm."
 
 
+def is_norm(name: str) -> bool:
+    """An initializer of this name is a norm parameter."""
+    return name.startswith(_PREFIX)
+
+
 def read_norms(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     """The norm parameters of a model, each float32 [channels], in the order of the graph."""
     return {
         tensor.name: numpy_helper.to_array(tensor).reshape(-1)
         for tensor in model.graph.initializer
-        if tensor.name.startswith(_PREFIX)
+        if is_norm(tensor.name)
     }
 
 
@@ -31,7 +36,7 @@ def write_norms(model: onnx.ModelProto, params: NormParameters) -> onnx.ModelPro
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
-    tensors = {t.name: t for t in changed.graph.initializer if t.name.startswith(_PREFIX)}
+    tensors = {t.name: t for t in changed.graph.initializer if is_norm(t.name)}
     for name, value in params.items():
         tensor = tensors.get(name)
         if tensor is None:

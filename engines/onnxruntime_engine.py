@@ -13,6 +13,7 @@ from engines.buffers import allocate, copy_feeds
 from engines.engine import Array, EngineError, NormParameters, TensorSpec
 from engines.model import read_model
 from engines.norms import write_norms
+from engines.weights import set_aside
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -49,8 +50,18 @@ class SessionSettings:
 class OnnxRuntimeEngine:
     """An ``Engine`` on ONNX Runtime. Inputs and outputs lie in main memory, whichever provider runs it."""
 
-    def __init__(self, model: onnx.ModelProto, settings: SessionSettings) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        settings: SessionSettings,
+        weights: Mapping[str, ort.OrtValue] | None = None,
+    ) -> None:
         """Load ``model``.
+
+        Args:
+            model: complete, or what ``set_aside`` has left of it.
+            settings: how it runs.
+            weights: those that were set aside.
 
         Raises:
             EngineError: ONNX Runtime refuses the model, a dimension is left without a size, or a provider is missing or
@@ -58,7 +69,8 @@ class OnnxRuntimeEngine:
         """
         self._model = model
         self._settings = settings
-        self._session = _session(model, settings)
+        self._weights = weights
+        self._session = _session(model, settings, weights or {})
         self.inputs = _specs(self._session.get_inputs())
         self.outputs = self._output_specs()
         self._binding = self._session.io_binding()
@@ -88,8 +100,15 @@ class OnnxRuntimeEngine:
         return self._results
 
     def with_norms(self, params: NormParameters) -> "OnnxRuntimeEngine":
-        """A new engine with other norm parameters; see ``Engine.with_norms``."""
-        return OnnxRuntimeEngine(write_norms(self._model, params), self._settings)
+        """A new engine with other norm parameters; see ``Engine.with_norms``.
+
+        Another thread may run this engine meanwhile, and hardly notices. That is why weights are set aside: to write
+        and parse a model of 27 MB keeps the interpreter to itself for 60 ms, without its weights for 2 ms.
+        """
+        if self._weights is None:
+            self._model, weights = set_aside(self._model)
+            self._weights = {name: ort.OrtValue.ortvalue_from_numpy(each) for name, each in weights.items()}
+        return OnnxRuntimeEngine(write_norms(self._model, params), self._settings, self._weights)
 
     def close(self) -> None:
         """Drop the session and its memory."""
@@ -104,7 +123,9 @@ class OnnxRuntimeEngine:
         return tuple(TensorSpec(o.name, v.shape, v.dtype) for o, v in zip(declared, values, strict=True))
 
 
-def _session(model: onnx.ModelProto, settings: SessionSettings) -> ort.InferenceSession:
+def _session(
+    model: onnx.ModelProto, settings: SessionSettings, weights: Mapping[str, ort.OrtValue]
+) -> ort.InferenceSession:
     wanted = [PROVIDERS[name] for name in settings.providers]
     _check_offered(wanted)
     options = ort.SessionOptions()
@@ -117,6 +138,8 @@ def _session(model: onnx.ModelProto, settings: SessionSettings) -> ort.Inference
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     for name, size in settings.dims.items():
         options.add_free_dimension_override_by_name(name, size)
+    if weights:
+        options.add_external_initializers(list(weights), list(weights.values()))
     try:
         session = ort.InferenceSession(
             model.SerializeToString(), options, providers=wanted, enable_fallback=False

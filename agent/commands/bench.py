@@ -1,5 +1,6 @@
 """``cabinsense bench``: how long the chain takes for each frame, and matching for each look."""
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +13,19 @@ from engines.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from agent.adaptation.benchmark import AdaptationReport
     from agent.gallery.benchmark import GalleryReport, Timing
 
 _WARM_UP = (
     20  # frames before the figures begin: the first runs of an engine allocate and choose their kernels
 )
+
+
+class Tier(str, Enum):
+    """The tiers of adaptation, for the command line."""
+
+    STATISTICS = "statistics"
+    GRADIENT = "gradient"
 
 
 class MemoryTooSmallError(UserError):
@@ -36,6 +45,16 @@ def bench(
     frames: Annotated[
         int, typer.Option(help="Frames to measure; a file starts again at its end.", min=1)
     ] = 300,
+    adaptation: Annotated[
+        Tier | None,
+        typer.Option(
+            help="Instead, run the daemon at the source's own rate, with adaptation off and at this tier in turn.",
+            show_default=False,
+        ),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(help="With --adaptation: times that each side has its turn.", min=1, max=100)
+    ] = 6,
     config: FileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
@@ -55,6 +74,14 @@ def bench(
     from agent.samples import clip
 
     settings = load(config)
+    if adaptation is not None:
+        from agent.adaptation.benchmark import compare
+
+        _tell_comparison(
+            compare(settings, adaptation.value, source or str(clip()), frames, rounds, Console(stderr=True)),
+            as_json=as_json,
+        )
+        return
     report = measure(settings, source or str(clip()), frames, _WARM_UP, Console(stderr=True))
     if as_json:
         typer.echo(msgspec.json.encode(report))
@@ -71,6 +98,30 @@ def bench(
             f"budget {report.budget_ms:g} ms: {report.complete:.2%} of the frames complete, "
             f"{report.missed} missed their deadline"
         )
+
+
+def _tell_comparison(report: "AdaptationReport", *, as_json: bool) -> None:
+    import msgspec
+    from rich.console import Console
+    from rich.table import Table
+
+    if as_json:
+        typer.echo(msgspec.json.encode(report))
+        return
+    table = Table("adaptation", "frames", "p50, ms", "p99, ms", "dropped")
+    for name, side in (("off", report.off), (report.tier, report.on)):
+        table.add_row(name, str(side.frames), f"{side.p50:.2f}", f"{side.p99:.2f}", str(side.dropped))
+    Console().print(table)
+    ratios = sorted(report.rounds)
+    decisions = ", ".join(f"{count} {reason}" for reason, count in report.decisions.items()) or "none"
+    typer.echo(
+        f"p99 × {report.on.p99 / report.off.p99:.3f}; round by round {ratios[0]:.3f} to {ratios[-1]:.3f}, median "
+        f"{ratios[len(ratios) // 2]:.3f}\ndecisions: {decisions}\nload of the machine {report.load[0]:g}, then "
+        f"{report.load[1]:g}"
+    )
+    if report.swaps:
+        middle, most = report.swap_ms
+        typer.echo(f"{report.swaps} changes of engines, {middle:.3f} ms each, {most:.3f} at most")
 
 
 @app.command()

@@ -15,6 +15,7 @@ class Topic(str, Enum):
     IDENTITY = "identity"
     EMOTION = "emotion"
     ENROLLMENT = "enrollment"
+    ADAPTATION = "adaptation"
     HEALTH = "health"
 
 

@@ -96,7 +96,7 @@ def describe(found: "Status") -> "RenderableType":
         f" for {_duration(health.uptime)}, {health.fps:.1f} frames a second, {health.people} people in the gallery\n"
         f"pack {found.pack[:12]}, {health.rss_mb:.0f} MiB, {health.cpu_percent:.0f} % of a core, "
         f"{health.dropped} messages dropped\n"
-        f"{_budget(health)}",
+        f"{_budget(health)}{_adaptation(health)}",
     )
     problems = [Text(f"! {problem}", style="bold red") for problem in health.problems]
     return Group(head, *problems, _cameras(health), _stages(health))
@@ -109,6 +109,22 @@ def _budget(health: "HealthEvent") -> str:
     return (
         f"budget {limit}, rung {health.rung}; last minute {health.missed} frames late, "
         f"{health.dropped_frames} dropped{heat}"
+    )
+
+
+def _adaptation(health: "HealthEvent") -> str:
+    """What face network runs, and who sees to it; nothing while nothing is adapted."""
+    found = health.adaptation
+    if found is None:
+        return ""
+    state = "adapted" if found.state == "adapted" else "the pack's own network"
+    worker = "no worker"
+    if found.worker is not None:
+        worker = f"worker {found.worker}" + ("" if found.ready else " beginning")
+    return (
+        f"\nadaptation {found.tier}: {state} for {_duration(health.monotonic - found.since)}, {worker}, "
+        f"{found.restarts} restarts; {found.accepted} accepted, {found.refused} refused, {found.resets} resets, "
+        f"last: {found.reason or 'nothing yet'}"
     )
 
 

@@ -1,7 +1,7 @@
 """The chain: what is done to each frame, from pixels to a reading."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from agent.perception.types import (
     Float32,
     Frame,
     Image,
+    Looked,
     Match,
     Quality,
     Reading,
@@ -117,6 +118,11 @@ class FaceReader:
         self._template = np.array(face.template, np.float32)
         self.reconfigure(config)
 
+    def use_face(self, engine: Engine) -> None:
+        """Look at faces with another engine of the same network from now on; the one before is let go of."""
+        self.networks = replace(self.networks, face=engine)
+        self.chip = engine.buffer("chip")[0]
+
     def reconfigure(self, config: Config) -> None:
         """Go by ``config`` from the next image on; the size of the detector's input stays."""
         self._settings = config.detector
@@ -189,7 +195,12 @@ class _Aside:
 
 
 class Chain:
-    """Perception over time: one reading for each frame, with tracks, decisions and smoothed expressions."""
+    """Perception over time: one reading for each frame, with tracks, decisions and smoothed expressions.
+
+    Attributes:
+        budget: plans what a frame may cost.
+        looked: good faces that the newest frame had looked at; None: they are not kept. Set it to begin or end that.
+    """
 
     def __init__(
         self, networks: Networks, config: Config, clock: Clock, first_tracks: Mapping[str, int] | None = None
@@ -203,6 +214,7 @@ class Chain:
             first_tracks: the number of the first track, for each camera on which it is not 1.
         """
         self.budget = Budget(config.budget, config.tracking, has_coarse=networks.coarse is not None)
+        self.looked: list[Looked] | None = None
         self._reader = FaceReader(networks, config, clock)
         self._config = config
         self._clock = clock
@@ -228,6 +240,10 @@ class Chain:
         for tracker in self._trackers.values():
             tracker.settings = config.tracking
 
+    def use_face(self, engine: Engine) -> None:
+        """Look at faces with another engine of the same network from the next frame on."""
+        self._reader.use_face(engine)
+
     def forget_identities(self) -> None:
         """Decide anew who everybody is: the gallery has changed."""
         for followed in self._followed.values():
@@ -244,6 +260,8 @@ class Chain:
         """
         timer = self._reader.timer
         timer.start()
+        if self.looked is not None:
+            self.looked = []
         aside = self._asides.pop(frame.camera, None)
         tracker = self._trackers.get(frame.camera)
         if tracker is None:
@@ -346,6 +364,7 @@ class Chain:
             if len(looks) < plan.looks and self.budget.may_look(plan, spent, waited, decided=decided):
                 look = looks[track.number] = self._reader.look(frame.image, track.detection)
                 _learn(followed, look, frame.captured, match)
+                self._keep(track.number, frame.captured, look)
                 timer.lap("decide")
                 self.budget.costs.looked(timer.total_ms - spent)
             elif plan.rung == TOP and not looks and frame.camera not in self._asides:
@@ -364,9 +383,16 @@ class Chain:
         timer = self._reader.timer
         spent = timer.total_ms
         np.copyto(self._reader.chip, aside.chip)
-        _learn(followed, self._reader.read(aside.quality), aside.captured, match)
+        look = self._reader.read(aside.quality)
+        _learn(followed, look, aside.captured, match)
+        self._keep(aside.track, aside.captured, look)
         timer.lap("decide")
         self.budget.costs.looked(timer.total_ms - spent)
+
+    def _keep(self, track: int, captured: float, look: Look) -> None:
+        """Keep a look that somebody may learn from; the chip is the reader's."""
+        if self.looked is not None and look.quality.good:
+            self.looked.append(Looked(track, captured, self._reader.chip.copy(), look.logits))
 
     def _face(self, camera: str, track: Track, look: Look | None) -> Face:
         """The track as a face of the reading."""

@@ -139,6 +139,23 @@ class Emotion:
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """A face that was good enough and was looked at, for whoever learns from it.
+
+    Attributes:
+        track: the face's track, unique for a camera.
+        captured: when the frame was captured, monotonic seconds.
+        chip: uint8 BGR [side, side, 3]; a copy.
+        logits: float32 [labels] of the expression; a copy.
+    """
+
+    track: int
+    captured: float
+    chip: Image
+    logits: Float32
+
+
+@dataclass(frozen=True, slots=True)
 class Face:
     """One tracked face in a reading. What was not computed for this frame is carried over from the track.
 

@@ -196,6 +196,11 @@ class _Desk:
                 with self._acting():
                     change = self._live.reload()
                 return Reloaded(changed=change.changed, waiting=change.waiting)
+            case control.ResetAdaptation():
+                if self._live.config.adaptation.tier == "off":
+                    raise ControlError("no_adaptation", "nothing is adapted; adaptation.tier turns it on")
+                with self._acting():
+                    self._live.reset_adaptation.set()
             case control.ListPeople():
                 return People(people=tuple(self._gallery.people()))
             case control.GetStatus():

@@ -125,6 +125,7 @@ class HealthStage(Stage):
             power_mode=self._thermometer.mode,
             stages={name: round(age, 3) for name, age in watched.ages(now).items()},
             restarts=watched.restarts,
+            adaptation=self._live.adaptation,
             rss_mb=round(self._process.memory_info().rss / 2**20, 1),
             cpu_percent=self._process.cpu_percent(),
             dropped=watched.dropped,

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from agent.config import Config
+from agent.face_slot import FaceSlot
 from agent.gallery.matcher import Matcher
 from agent.gallery.threshold import in_force
-from agent.live import Live
+from agent.live import Lesson, Live
 from agent.mailbox import Mailbox, take_any
 from agent.networks import load
 from agent.perception.chain import Chain
-from agent.perception.types import Frame, Reading, Stamp
+from agent.perception.types import Frame, Looked, Reading, Stamp
 from agent.stage import Stage
 from agent.statistics import FrameTimes
 from engines.pack import Pack
@@ -69,15 +70,20 @@ class PerceptionStage(Stage):
         for camera in self._first_tracks:
             self._hand_on(Reading(Stamp(camera, -1, time.monotonic(), time.time()), ()))
         networks = load(self._pack, self._config, coarse=self._config.budget.frame_ms > 0)
+        slot = FaceSlot(networks.face)
         try:
             self.notes = networks.notes
             config = self._live.config
             self._chain = Chain(networks, config, time.monotonic, self._first_tracks)
-            self._read(self._chain, config)
+            with self.acting():
+                self._live.face = slot
+            self._read(self._chain, config, slot)
         finally:
+            slot.release()
+            slot.sweep()
             networks.close()
 
-    def _read(self, chain: Chain, config: Config) -> None:
+    def _read(self, chain: Chain, config: Config, slot: FaceSlot) -> None:
         newest = self._live.matcher
         # A matcher is asked by one thread only, and the one that was given up may have woken up.
         matcher = Matcher(newest.snapshot) if self._first_tracks else newest
@@ -100,11 +106,19 @@ class PerceptionStage(Stage):
             ask = partial(matcher.match, threshold=threshold, margin=config.identity.margin)
             chain.budget.ease(self._live.budget_share)
             recording = self._live.recording.is_set()
+            slot.take(
+                chain.use_face, source_only=recording
+            )  # who is enrolled, is so by the pack's own network
+            learning = self._live.adapting.is_set() and not recording
+            if learning is (chain.looked is None):
+                chain.looked = [] if learning else None
             reading = chain.process(frame, ask, look_always=recording)
-            self._hand_on(reading, recording=recording)
+            self._hand_on(reading, recording=recording, looked=chain.looked)
         self._end_silent(chain, 0)
 
-    def _hand_on(self, reading: Reading, *, recording: bool = False) -> None:
+    def _hand_on(
+        self, reading: Reading, *, recording: bool = False, looked: list[Looked] | None = None
+    ) -> None:
         """Leave a reading to those who want it."""
         with self.acting():
             if reading.frame.index >= 0:
@@ -113,6 +127,8 @@ class PerceptionStage(Stage):
                 outlet.put(reading)
             if recording:
                 self._live.readings.put(reading)
+            if looked is not None:
+                self._live.lessons.put(Lesson(reading, tuple(looked)))
 
     def _end_silent(self, chain: Chain, silence: float) -> None:
         """Tell that nobody is seen any more by a camera that has stopped delivering."""
