@@ -93,6 +93,7 @@ def stream(
     import msgspec
 
     from agent import config as configuration
+    from agent.adaptation.worker import adapter_of_pack
     from calibration.streams import cells
     from calibration.streams import report as figures
     from calibration.streams.contenders import contenders
@@ -112,7 +113,8 @@ def stream(
         take = partial(_expressions if task == "emotion" else _people, data, split, limit, models, settings)
         source, bench = take(threads, batchwise, show_done)
         names = [name.strip() for name in methods.split(",") if name.strip()]
-        chosen = contenders(names, source, len(manifest.face.labels))
+        make = partial(adapter_of_pack, models.face)
+        chosen = contenders(names, source, len(manifest.face.labels), settings.adaptation, make)
         found = cells.load(file) if file else []
         for cell in cells.measure(run, wanted, chosen, bench, tuple(found), show_done):
             found.append(cell)

@@ -1,32 +1,56 @@
-"""Who takes part: baselines by name."""
+"""Who takes part: the published methods, and our own in its tiers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
+import msgspec
+
+from agent.adaptation.types import Adapts
+from agent.config import AdaptationSettings
 from calibration.baselines.catalogue import BASELINES, FROZEN, WITH_TORCH, Catalogue, MethodError, check_torch
-from calibration.baselines.method import Source
+from calibration.baselines.method import Method, Source
 from calibration.streams.cells import Contender
+from calibration.streams.own import Cabinsense
 
+OWN = {"cabinsense-statistics": "statistics", "cabinsense-gradient": "gradient"}
+"""Our own method, and which tier each is."""
 _EXPRESSIONS_ONLY = "lame"  # it corrects probabilities of labels; an embedding has none
+_NEED_TORCH = {*WITH_TORCH, "cabinsense-gradient"}
+
+Make = Callable[[AdaptationSettings, int], Adapts]
+"""Makes an adapter for the pack, by settings and a seed."""
 
 
-def contenders(names: Sequence[str], source: Source, labels: int) -> dict[str, Contender]:
+def contenders(
+    names: Sequence[str], source: Source, labels: int, settings: AdaptationSettings, make: Make
+) -> dict[str, Contender]:
     """The methods by name, the frozen source first.
 
     Args:
         names: of methods; none: all that suit the task.
         source: what they start from.
         labels: how many expressions there are.
+        settings: of our own method, but for its tier.
+        make: makes its adapter.
 
     Raises:
         MethodError: there is no such method, it does not suit the task, or torch is missing.
     """
-    possible = [name for name in BASELINES if not (source.identity and name == _EXPRESSIONS_ONLY)]
+    possible = [name for name in (*BASELINES, *OWN) if not (source.identity and name == _EXPRESSIONS_ONLY)]
     unknown = [name for name in names if name not in possible]
     if unknown:
         raise MethodError(f"no method {unknown[0]!r} for this task; there are {', '.join(possible)}")
     chosen = [name for name in possible if name in names or not names or name == FROZEN]
-    if set(chosen) & set(WITH_TORCH):
+    if _NEED_TORCH & set(chosen):
         check_torch()
     catalogue = Catalogue(source, labels)
-    return {name: Contender(partial(catalogue.make, name)) for name in chosen}
+    found = {name: Contender(partial(catalogue.make, name)) for name in chosen if name not in OWN}
+    for name in OWN.keys() & set(chosen):
+        own = msgspec.structs.replace(settings, tier=OWN[name])
+        variant = msgspec.json.encode(own, order="sorted").decode()
+        found[name] = Contender(partial(_own, source, own, make), variant)
+    return {name: found[name] for name in chosen}
+
+
+def _own(source: Source, settings: AdaptationSettings, make: Make, seed: int) -> Method:
+    return Cabinsense(source, make(settings, seed))

@@ -1,0 +1,85 @@
+"""Our own method in the evaluation: the daemon's adapter, driven frame by frame."""
+
+import numpy as np
+import pytest
+
+from agent.adaptation.types import Proposal
+from agent.config import AdaptationSettings
+from calibration.baselines.catalogue import BASELINES, MethodError
+from calibration.baselines.method import BLOCK, Frozen, Source
+from calibration.streams.contenders import OWN, contenders
+from calibration.streams.own import Cabinsense
+from engines.norms import read_norms
+
+
+class Brightens:
+    """An adapter that doubles the input's scale at its second proposal, proposes nonsense then, and then goes back."""
+
+    def __init__(self, model):
+        self.scale = read_norms(model)["norm.input.scale"]
+        self.seen = []
+        self.proposals = 0
+
+    def observe(self, sample):
+        self.seen.append(sample)
+
+    def propose(self):
+        self.proposals += 1
+        norms = {"norm.input.scale": 2 * self.scale}
+        return (
+            None,
+            Proposal(True, norms, "better", {}),
+            Proposal(False, {"norm.input.scale": 9 * self.scale}, "collapse", {}),
+            Proposal(True, {}, "reset:scene", {}),
+        )[self.proposals - 1]
+
+    def reset(self, reason):
+        raise AssertionError("nobody resets it here")
+
+
+def test_what_is_accepted_answers_from_the_next_block_on(small):
+    chips = np.random.default_rng(0).integers(0, 120, (5, BLOCK, 24, 24, 3), np.uint8)
+    source = Source(small, chips[0])
+    tracks, times = np.arange(BLOCK), np.arange(BLOCK) / 5
+    adapter = Brightens(small)
+    own, frozen = Cabinsense(source, adapter), Frozen(source)
+    same = []
+    for block in chips[:4]:
+        found, expected = own.step(block, tracks, times)[0], frozen.step(block, tracks, times)[0]
+        same.append(np.allclose(found, expected, atol=1e-5))
+    assert same == [True, True, False, False]
+    expected = frozen.step(chips[4], tracks, times)[0]
+    adapter.proposals = 2  # it refuses once more
+    assert np.allclose(own.step(chips[4], tracks, times)[0], expected, atol=1e-5)
+    assert own.notes == {"accepted: better": 1, "refused: collapse": 2, "accepted: reset:scene": 1}
+    sample = adapter.seen[3]
+    assert (sample.chip == chips[0][3]).all()
+    assert (sample.track, sample.at) == (3, pytest.approx(0.6))
+    assert sum(sample.probabilities) == pytest.approx(1)
+
+
+def test_the_settings_of_our_own_method_tell_its_results_apart(small):
+    source = Source(small, np.zeros((BLOCK, 24, 24, 3), np.uint8))
+    made = []
+
+    def make(settings, seed):
+        made.append((settings.tier, seed))
+        return Brightens(small)
+
+    few, many = (
+        contenders(list(OWN), source, 7, AdaptationSettings(memory=memory), make) for memory in (8, 16)
+    )
+    assert list(few) == ["frozen", *OWN]
+    assert few["cabinsense-statistics"].variant != many["cabinsense-statistics"].variant
+    assert few["frozen"].variant == ""
+    few["cabinsense-gradient"].make(5)
+    assert made == [("gradient", 5)]
+
+
+def test_who_takes_part_depends_on_the_task(small):
+    chips = np.zeros((BLOCK, 24, 24, 3), np.uint8)
+    everybody = contenders([], Source(small, chips), 7, AdaptationSettings(), lambda *_: None)
+    assert list(everybody) == [*BASELINES, *OWN]
+    of_people = Source(small, chips, identity=True)
+    with pytest.raises(MethodError, match="no method 'lame'"):
+        contenders(["lame"], of_people, 7, AdaptationSettings(), lambda *_: None)
