@@ -1,0 +1,130 @@
+"""From chips to proposals: which condition holds, the norms for it, and whether they may run. See ``Adapts``."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from agent.adaptation.bank import Bank, read_bank
+from agent.adaptation.evidence import Evidence
+from agent.adaptation.guard import Limits, judge
+from agent.adaptation.memory import Memory
+from agent.adaptation.probe import Probe
+from agent.adaptation.types import Norms, Proposal, Sample
+from agent.config import AdaptationSettings
+from agent.perception.types import Float32
+from engines.engine import Engine
+from engines.model import read_model
+from engines.norms import read_norms
+from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
+
+_HALF_LIFE_S = 4.0  # a tunnel is driven into within a second; a look away from the window takes three
+_HELD_S = 30.0  # older chips were seen in another light
+_ASIDE = 4  # every fourth chip is held aside: what judges a proposal has not been part of it
+_STEP = 0.25  # least change of the shares that is worth a new engine: half the sum of the absolute differences
+
+
+class Adapter:
+    """Adapts by conditions: no torch, no gradient, and the expressions it sees do not teach it anything.
+
+    Not thread-safe. The same samples lead to the same proposals.
+    """
+
+    def __init__(self, model: onnx.ModelProto, bank: Bank, settings: AdaptationSettings) -> None:
+        """Adapt ``model``, for which ``bank`` was made.
+
+        Raises:
+            EngineError: the bank's layers are not in the model.
+        """
+        self._bank = bank
+        self._source = read_norms(model)
+        self._probe = Probe(model, bank.layers, settings.threads)
+        self._engine: Engine = OnnxRuntimeEngine(model, SessionSettings(settings.threads, dims={"N": 1}))
+        self._memory = Memory(settings.memory, _HELD_S)
+        self._limits = Limits()
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._memory.clear()
+        self._evidence = Evidence(len(self._bank.conditions), _HALF_LIFE_S)
+        self._running = np.eye(len(self._bank.conditions), dtype=np.float32)[0]
+        self._refused = self._running
+        self._count = 0
+
+    def observe(self, sample: Sample) -> None:
+        """Take in a chip: some are held aside to judge by, the moments of the others are evidence."""
+        self._count += 1
+        if self._count % _ASIDE == 0:
+            self._memory.add(sample)
+        else:
+            self._evidence.add(self._bank.log_posterior(self._probe.moments(sample.chip)), sample.at)
+
+    def propose(self) -> Proposal | None:
+        """The norms for the conditions that hold, if they are others than those that run."""
+        shares = self._evidence.shares()
+        if shares is None:
+            return None
+        if _apart(shares, self._running) < _STEP:
+            return Proposal(True, self._norms(self._running), "confirmed", self._figures(self._running))
+        if _apart(shares, self._refused) < _STEP and self._refused is not self._running:
+            return None  # it has been refused before
+        figures = self._figures(shares)
+        norms = self._norms(shares)
+        if norms:
+            why, judged = judge(self._answers({}), self._answers(norms), self._limits)
+            figures |= judged
+            if why:
+                if why != "too_few":
+                    self._refused = shares
+                return Proposal(False, norms, why, figures)
+        self._running = self._refused = shares
+        return Proposal(True, norms, "better" if norms else "source", figures)
+
+    def reset(self, reason: str) -> Proposal:
+        """Back to the source, and forget what was seen."""
+        self._start_over()
+        return Proposal(True, {}, f"reset:{reason}", {})
+
+    def _norms(self, shares: Float32) -> Norms:
+        """Nothing where the source has nearly all."""
+        return self._bank.mix(shares, self._source) if shares[0] < 1 - _STEP else {}
+
+    def _answers(self, norms: Norms) -> tuple[Float32, Float32]:
+        """What the network with these norms makes of the chips held aside."""
+        engine = self._engine.with_norms(norms) if norms else self._engine
+        try:
+            embeddings, logits = [], []
+            for sample in self._memory:
+                answers = engine.run({"chip": sample.chip[None]})
+                embeddings.append(answers["embedding"][0].copy())
+                logits.append(answers["emotion"][0].copy())
+        finally:
+            if norms:
+                engine.close()
+        return _stacked(embeddings), _stacked(logits)
+
+    def _figures(self, shares: Float32) -> dict[str, float]:
+        named = zip(self._bank.conditions, shares.tolist(), strict=True)
+        return {condition: round(share, 4) for condition, share in named}
+
+
+def adapter_of_pack(bank: Path, face: Path, settings: AdaptationSettings) -> Adapter:
+    """The adapter of a pack.
+
+    Raises:
+        BankError: the pack has no bank that suits its network.
+        EngineError: the network cannot be read.
+    """
+    model = read_model(face)
+    return Adapter(model, read_bank(bank, face, model), settings)
+
+
+def _apart(one: Float32, other: Float32) -> float:
+    """Total variation distance of two distributions, 0 to 1."""
+    return float(np.abs(one - other).sum() / 2)
+
+
+def _stacked(rows: Iterable[Float32]) -> Float32:
+    found = list(rows)
+    return np.stack(found) if found else np.empty((0, 0), np.float32)

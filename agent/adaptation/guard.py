@@ -1,0 +1,77 @@
+"""Whether proposed norms may run: what they make of chips held aside, beside what the source makes of them. Pure."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.perception.types import Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What proposed norms must keep to.
+
+    Attributes:
+        chips: fewest held-aside chips to judge by.
+        cosine: least mean cosine between the source's embedding of a chip and the proposed one: the people who are
+            enrolled were enrolled with the source.
+        entropy: by how many nats the mean entropy of the expressions may rise.
+        top_share: by how much the share of the most frequent expression may rise: towards 1 it collapses.
+    """
+
+    chips: int = 8
+    cosine: float = 0.9
+    entropy: float = 0.25
+    top_share: float = 0.35
+
+
+def judge(
+    before: tuple[Float32, Float32], after: tuple[Float32, Float32], limits: Limits
+) -> tuple[str, dict[str, float]]:
+    """Why proposed norms are refused, empty if they are not; and the figures behind it.
+
+    Args:
+        before: embeddings float32 [n, dim] of length 1 and logits float32 [n, labels] of the held-aside chips, as the
+            source has them.
+        after: the same, as the proposal has them.
+        limits: to keep to.
+
+    Returns:
+        A code (``too_few``, ``not_finite``, ``drift``, ``uncertain``, ``collapse``), and figures.
+    """
+    figures = {"chips": float(len(before[0]))}
+    if len(before[0]) < limits.chips:
+        return "too_few", figures
+    if not all(np.isfinite(each).all() for each in after):
+        return "not_finite", figures
+    was, becomes = _probabilities(before[1]), _probabilities(after[1])
+    figures |= {
+        "cosine": float((before[0] * after[0]).sum(axis=1).mean()),
+        "entropy_before": float(entropy(was).mean()),
+        "entropy_after": float(entropy(becomes).mean()),
+        "top_share_before": _top_share(was),
+        "top_share_after": _top_share(becomes),
+    }
+    if figures["cosine"] < limits.cosine:
+        return "drift", figures
+    if figures["entropy_after"] > figures["entropy_before"] + limits.entropy:
+        return "uncertain", figures
+    if figures["top_share_after"] > figures["top_share_before"] + limits.top_share:
+        return "collapse", figures
+    return "", figures
+
+
+def entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Entropy of each row of [n, labels], nats."""
+    return np.asarray(-(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1), np.float64)
+
+
+def _probabilities(logits: Float32) -> NDArray[np.float64]:
+    raised = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float64)
+
+
+def _top_share(probabilities: NDArray[np.float64]) -> float:
+    """Share of the rows that name the most frequent label."""
+    return float(np.bincount(probabilities.argmax(axis=1)).max() / len(probabilities))
