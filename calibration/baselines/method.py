@@ -64,23 +64,25 @@ class Source:
 
 
 class Network:
-    """The face network on ONNX Runtime, for blocks, with chosen outputs."""
+    """The face network on ONNX Runtime, with chosen outputs."""
 
-    def __init__(self, model: onnx.ModelProto, outputs: Sequence[str], threads: int) -> None:
-        """Load ``model``; any of its tensors may be an output."""
+    def __init__(
+        self, model: onnx.ModelProto, outputs: Sequence[str], threads: int, block: int = BLOCK
+    ) -> None:
+        """Load ``model``, to run on so many chips at a time; any of its tensors may be an output."""
         cut = onnx.ModelProto()
         cut.CopyFrom(model)
         del cut.graph.output[:]
         cut.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
-        self._model, self._threads = cut, threads
+        self._model, self._threads, self._block = cut, threads, block
         self._engine = self._load(cut)
 
     def run(self, chips: Chips) -> dict[str, Float32]:
         """The outputs for any number of chips; copies."""
         buffer = self._engine.buffer("chip")
         found: list[dict[str, Float32]] = []
-        for start in range(0, len(chips), BLOCK):
-            block = chips[start : start + BLOCK]
+        for start in range(0, len(chips), self._block):
+            block = chips[start : start + self._block]
             buffer[: len(block)] = block
             found.append({name: value[: len(block)].copy() for name, value in self._engine.run().items()})
         return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
@@ -92,7 +94,7 @@ class Network:
         self._engine = new
 
     def _load(self, model: onnx.ModelProto) -> OnnxRuntimeEngine:
-        return OnnxRuntimeEngine(model, SessionSettings(threads=self._threads, dims={"N": BLOCK}))
+        return OnnxRuntimeEngine(model, SessionSettings(threads=self._threads, dims={"N": self._block}))
 
 
 def embeddings(answers: dict[str, Float32]) -> Float32:

@@ -20,7 +20,7 @@ from calibration.baselines.method import BLOCK, Method, Network, Source, embeddi
 from calibration.material import Progress
 from calibration.metrics import Labels
 from calibration.streams.faces import Expressions, Faces, People, rendered
-from calibration.streams.orders import CLEAN, Stream, plan
+from calibration.streams.orders import CLEAN, HALF_HOUR, Stream, plan
 
 Floats = NDArray[np.float64]
 
@@ -208,7 +208,8 @@ def measure(
 def _on_stream(
     run: Run, stream: Stream, contenders: Mapping[str, Contender], bench: Bench, show_done: Progress
 ) -> Iterator[Cell]:
-    frames = plan(stream.order, bench.faces.labels, stream.severity, stream.seed, bench.alone)
+    labels, looks_alone = bench.faces.labels, run.limit or HALF_HOUR
+    frames = plan(stream.order, labels, stream.severity, stream.seed, bench.alone, looks_alone)
     methods = {name: contender.make(stream.seed) for name, contender in contenders.items()}
     answers: dict[str, list[float]] = {name: [] for name in methods}
     seconds = dict.fromkeys(methods, 0.0)

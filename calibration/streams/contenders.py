@@ -53,4 +53,4 @@ def contenders(
 
 
 def _own(source: Source, settings: AdaptationSettings, make: Make, seed: int) -> Method:
-    return Cabinsense(source, make(settings, seed))
+    return Cabinsense(source, make(settings, seed), settings.every_s)

@@ -22,10 +22,12 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 
 LOOKS_PER_S = 5.0
 """Looks at the driver's face that the daemon makes in a second (``tracking.refresh_s``)."""
-NEUTRAL_S = 1800.0
-"""How long the stream of one neutral face lasts. Its looks are thinned out to the length of the other streams: thirty
-minutes of looks would be 9,000."""
+HALF_HOUR = 9000
+"""Looks in thirty minutes: the stream of one neutral face, unless streams are limited."""
 TUNNELS = 20
+TUNNEL_S = 12.0
+"""How long it is dark in each at least, and bright before it. Where a stream has too few faces for that at the usual
+pace, looks come more slowly, as the daemon makes them when it is short of time (docs/budget.md)."""
 RAMP = (1, 2, 3, 4, 5, 4, 3, 2, 1)
 """Severities of the ramp, each for as long."""
 _CONCENTRATION = 0.1
@@ -89,7 +91,14 @@ def streams(orders: Sequence[Order], shifts: Sequence[str], severity: int, seeds
     ]
 
 
-def plan(order: Order, labels: Labels, severity: int, seed: int, alone: Sequence[int] = ()) -> list[Frame]:
+def plan(
+    order: Order,
+    labels: Labels,
+    severity: int,
+    seed: int,
+    alone: Sequence[int] = (),
+    looks_alone: int = HALF_HOUR,
+) -> list[Frame]:
     """The frames of a stream and of the clean stretch behind it, a third as long (for ``clean``: as long).
 
     Args:
@@ -99,6 +108,7 @@ def plan(order: Order, labels: Labels, severity: int, seed: int, alone: Sequence
             without a shift there is none in it either.
         seed: of the order.
         alone: the faces from which the seed picks that of ``neutral``; where there are none, ``clean`` does without.
+        looks_alone: how often ``neutral`` shows it.
 
     Raises:
         ValueError: there are no faces, or for ``neutral`` none to pick from.
@@ -114,7 +124,8 @@ def plan(order: Order, labels: Labels, severity: int, seed: int, alone: Sequence
         for name, items in zip(pieces, cut, strict=True):
             frames = _joined(frames, _ORDERS[name](items, labels, severity, rng, alone))
     else:
-        frames = _ORDERS[order](everything, labels, severity, rng, alone)
+        shown = np.zeros(looks_alone, np.int64) if order == "neutral" else everything
+        frames = _ORDERS[order](shown, labels, severity, rng, alone)
     items = rng.permutation(len(labels))[: len(labels) if order == "clean" else max(1, len(labels) // 3)]
     after = [replace(frame, part="after") for frame in _each_alone(items, [0] * len(items))]
     return _joined(frames, after)
@@ -180,18 +191,18 @@ def _tunnels(
     """Shuffled faces, clean before each tunnel and spoiled inside."""
     stretches = np.array_split(np.arange(len(items)), 2 * TUNNELS)
     severities = [severity if index % 2 else 0 for index, stretch in enumerate(stretches) for _ in stretch]
-    return _each_alone(rng.permutation(items), severities)
+    step = max(1 / LOOKS_PER_S, TUNNEL_S * 2 * TUNNELS / len(items))
+    return _each_alone(rng.permutation(items), severities, step)
 
 
 def _neutral(
     items: Ints, _labels: Labels, severity: int, rng: np.random.Generator, alone: Sequence[int]
 ) -> list[Frame]:
-    """One face for half an hour, on one track."""
+    """One face, as often as there are ``items``, on one track."""
     if not len(alone):
         raise ValueError("there is no neutral face to show")
     item = int(rng.choice(np.asarray(alone)))
-    step = NEUTRAL_S / len(items)
-    return [Frame(item, severity, 0, index * step, version=index + 1) for index in range(len(items))]
+    return [Frame(item, severity, 0, index / LOOKS_PER_S, version=index + 1) for index in range(len(items))]
 
 
 _Maker = Callable[[Ints, Labels, int, np.random.Generator, Sequence[int]], list[Frame]]
@@ -204,10 +215,10 @@ _ORDERS: dict[Order, _Maker] = {
 }
 
 
-def _each_alone(items: Ints, severities: Sequence[int]) -> list[Frame]:
-    """Each face on a track of its own."""
+def _each_alone(items: Ints, severities: Sequence[int], step: float = 1 / LOOKS_PER_S) -> list[Frame]:
+    """Each face on a track of its own, so many seconds behind the one before."""
     return [
-        Frame(int(item), severity, index, index / LOOKS_PER_S)
+        Frame(int(item), severity, index, index * step)
         for index, (item, severity) in enumerate(zip(items, severities, strict=True))
     ]
 

@@ -9,10 +9,12 @@ from hypothesis.extra.numpy import arrays
 from calibration.corruptions import KINDS
 from calibration.streams.orders import (
     CLEAN,
+    HALF_HOUR,
     LOOKS_PER_S,
     ORDERS,
     RAMP,
     SHIFTS,
+    TUNNEL_S,
     TUNNELS,
     plan,
     runs,
@@ -86,6 +88,10 @@ def test_the_ramp_goes_up_and_down_again():
 def test_a_drive_has_twenty_tunnels():
     found = stretches([f.severity for f in proper("tunnels", severity=4)])
     assert [severity for _, _, severity in found] == [0, 4] * TUNNELS
+    frames = proper("tunnels")
+    assert frames[-1].at == pytest.approx(2 * TUNNELS * TUNNEL_S, abs=2)
+    many = plan("tunnels", np.zeros(4000, np.int64), 3, 0)
+    assert many[1].at == pytest.approx(1 / LOOKS_PER_S)  # never quicker than the daemon looks
 
 
 def test_one_neutral_face_for_half_an_hour():
@@ -94,7 +100,10 @@ def test_one_neutral_face_for_half_an_hour():
     assert frames[0].item in NEUTRAL
     assert len({f.version for f in frames}) == len(frames)
     assert {f.track for f in frames} == {0}
-    assert 1790 < frames[-1].at < 1800
+    assert len(frames) == HALF_HOUR
+    assert 1799 < frames[-1].at < 1800
+    few = plan("neutral", LABELS, 3, 0, NEUTRAL, looks_alone=100)
+    assert sum(f.part == "stream" for f in few) == 100
     with pytest.raises(ValueError, match="no neutral face"):
         plan("neutral", LABELS, 3, 0)
 
