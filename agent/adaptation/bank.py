@@ -139,12 +139,16 @@ def _assembled(arrays: Mapping[str, NDArray[np.generic]]) -> Bank:
     features = numbers["centre"].size
     shapes = {name: numbers[name].shape for name in ("centre", "spread", "weight", "bias")}
     count = len(conditions)
-    if shapes != {
-        "centre": (features,),
-        "spread": (features,),
-        "weight": (features, count),
-        "bias": (count,),
-    } or (numbers["spread"] <= 0).any():
+    if (
+        shapes
+        != {
+            "centre": (features,),
+            "spread": (features,),
+            "weight": (features, count),
+            "bias": (count,),
+        }
+        or (numbers["spread"] <= 0).any()
+    ):
         raise ValueError(f"its classifier has shapes {shapes}")
     norms: dict[str, Norms] = {condition: {} for condition in conditions[1:]}
     for name, value in numbers.items():

@@ -66,9 +66,7 @@ class Probe:
 
     def __init__(self, model: onnx.ModelProto, layers: Sequence[str], threads: int = 1) -> None:
         """Raises EngineError: there is no such norm layer."""
-        self._engine = OnnxRuntimeEngine(
-            probe_model(model, layers), SessionSettings(threads, dims={"N": 1})
-        )
+        self._engine = OnnxRuntimeEngine(probe_model(model, layers), SessionSettings(threads, dims={"N": 1}))
 
     def moments(self, chip: Image) -> Float32:
         """Float32 [features] of a chip, uint8 BGR [side, side, 3]; a copy."""
