@@ -201,6 +201,10 @@ def _people(
     reader = FaceReader(loaded, settings, time.perf_counter)
     found = people(data, split, limit, read_model(models.face), reader, threads, batchwise, show_done)
     loaded.close()
+    _, bench = found
+    typer.echo(
+        f"{len(bench.faces.pairs)} pairs; {bench.faces.undetected} more without a face are left out", err=True
+    )
     return found
 
 
