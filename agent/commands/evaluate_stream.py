@@ -96,7 +96,7 @@ def stream(
     from agent.adaptation.worker import adapter_of_pack
     from calibration.streams import cells
     from calibration.streams import report as figures
-    from calibration.streams.contenders import contenders
+    from calibration.streams.contenders import contenders, stamp
     from calibration.streams.orders import streams
     from calibration.streams.tables import grids
     from engines.pack import verify
@@ -114,7 +114,8 @@ def stream(
         source, bench = take(threads, batchwise, show_done)
         names = [name.strip() for name in methods.split(",") if name.strip()]
         make = partial(adapter_of_pack, models.face)
-        chosen = contenders(names, source, len(manifest.face.labels), settings.adaptation, make)
+        labels = len(manifest.face.labels)
+        chosen = contenders(names, source, labels, settings.adaptation, stamp(models.path), make)
         found = cells.load(file) if file else []
         for cell in cells.measure(run, wanted, chosen, bench, tuple(found), show_done):
             found.append(cell)

@@ -1,7 +1,9 @@
 """Who takes part: the published methods, and our own in its tiers."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -21,8 +23,17 @@ Make = Callable[[AdaptationSettings, int], Adapts]
 """Makes an adapter for the pack, by settings and a seed."""
 
 
+def stamp(folder: Path) -> str:
+    """Names the content of a pack's folder: what our own method has learnt before is part of it."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file():
+            digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
 def contenders(
-    names: Sequence[str], source: Source, labels: int, settings: AdaptationSettings, make: Make
+    names: Sequence[str], source: Source, labels: int, settings: AdaptationSettings, pack: str, make: Make
 ) -> dict[str, Contender]:
     """The methods by name, the frozen source first.
 
@@ -31,6 +42,7 @@ def contenders(
         source: what they start from.
         labels: how many expressions there are.
         settings: of our own method, but for its tier.
+        pack: what its results depend on beside, see ``stamp``.
         make: makes its adapter.
 
     Raises:
@@ -47,7 +59,7 @@ def contenders(
     found = {name: Contender(partial(catalogue.make, name)) for name in chosen if name not in OWN}
     for name in OWN.keys() & set(chosen):
         own = msgspec.structs.replace(settings, tier=OWN[name])
-        variant = msgspec.json.encode(own, order="sorted").decode()
+        variant = f"{pack} {msgspec.json.encode(own, order='sorted').decode()}"
         found[name] = Contender(partial(_own, source, own, make), variant)
     return {name: found[name] for name in chosen}
 

@@ -7,7 +7,7 @@ from agent.adaptation.types import Proposal
 from agent.config import AdaptationSettings
 from calibration.baselines.catalogue import BASELINES, MethodError
 from calibration.baselines.method import BLOCK, Frozen, Source
-from calibration.streams.contenders import OWN, contenders
+from calibration.streams.contenders import OWN, contenders, stamp
 from calibration.streams.own import Cabinsense
 from engines.norms import read_norms
 
@@ -65,7 +65,8 @@ def test_the_settings_of_our_own_method_tell_its_results_apart(small):
         return Brightens(small)
 
     few, many = (
-        contenders(list(OWN), source, 7, AdaptationSettings(memory=memory), make) for memory in (8, 16)
+        contenders(list(OWN), source, 7, AdaptationSettings(memory=memory), "pack", make)
+        for memory in (8, 16)
     )
     assert list(few) == ["frozen", *OWN]
     assert few["cabinsense-statistics"].variant != many["cabinsense-statistics"].variant
@@ -76,8 +77,16 @@ def test_the_settings_of_our_own_method_tell_its_results_apart(small):
 
 def test_who_takes_part_depends_on_the_task(small):
     chips = np.zeros((BLOCK, 24, 24, 3), np.uint8)
-    everybody = contenders([], Source(small, chips), 7, AdaptationSettings(), lambda *_: None)
+    everybody = contenders([], Source(small, chips), 7, AdaptationSettings(), "pack", lambda *_: None)
     assert list(everybody) == [*BASELINES, *OWN]
     of_people = Source(small, chips, identity=True)
     with pytest.raises(MethodError, match="no method 'lame'"):
-        contenders(["lame"], of_people, 7, AdaptationSettings(), lambda *_: None)
+        contenders(["lame"], of_people, 7, AdaptationSettings(), "pack", lambda *_: None)
+
+
+def test_what_a_pack_brings_along_tells_results_apart_too(tmp_path):
+    (tmp_path / "face.onnx").write_bytes(b"network")
+    before = stamp(tmp_path)
+    assert stamp(tmp_path) == before
+    (tmp_path / "bank").write_bytes(b"what was learnt")
+    assert stamp(tmp_path) != before
