@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engines.errors import UserError
 
@@ -80,6 +80,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         recipe: digest of what made the pack, where it was made by a recipe; another recipe would make another pack.
+        adaptation: the norm bank for ``face``, see ``agent.adaptation.bank``; a pack without one cannot adapt.
     """
 
     schema: int
@@ -87,6 +88,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     recipe: str = ""
     detector: DetectorModel
     face: FaceModel
+    adaptation: Model | UnsetType = UNSET
 
     @property
     def digest(self) -> str:
@@ -118,6 +120,12 @@ class Pack(Struct, frozen=True):
     def face(self) -> Path:
         """The face network's file."""
         return self.path / self.manifest.face.file
+
+    @property
+    def bank(self) -> Path | None:
+        """The norm bank's file, if the pack has one."""
+        model = self.manifest.adaptation
+        return None if model is UNSET else self.path / model.file
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -154,7 +162,9 @@ def verify(path: Path) -> Pack:
         PackError: the manifest is missing or wrong, or a file is missing or has another digest.
     """
     manifest = read_manifest(path)
-    for model in (manifest.detector, manifest.face):
+    for model in (manifest.detector, manifest.face, manifest.adaptation):
+        if model is UNSET:
+            continue
         found = file_digest(path / model.file)
         if found != model.sha256:
             raise PackError(

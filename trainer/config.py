@@ -1,15 +1,16 @@
 """The settings of a training run, from defaults, a TOML file and ``key=value`` overrides."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from engines.errors import UserError
 from trainer.augment import Augmentation
 from trainer.branch import BranchSettings
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A setting is unknown, of the wrong type or out of range; the message names it."""
 
 
@@ -56,8 +57,16 @@ class EmotionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("map_erase must be in [0, 1]")
 
 
+Settings = TypeVar("Settings", bound=msgspec.Struct)
+
+
 def load_config(path: Path | None, overrides: list[str]) -> EmotionConfig:
-    """Defaults, then the TOML file, then the overrides (``epochs=5``, ``augment.flip=0``).
+    """The settings of an emotion run; see ``read_settings``."""
+    return read_settings(path, overrides, EmotionConfig)
+
+
+def read_settings(path: Path | None, overrides: list[str], kind: type[Settings]) -> Settings:
+    """Defaults of ``kind``, then the TOML file, then the overrides (``epochs=5``, ``augment.flip=0``).
 
     Raises:
         ConfigError: the file cannot be read, or a key or value does not fit.
@@ -71,9 +80,11 @@ def load_config(path: Path | None, overrides: list[str]) -> EmotionConfig:
     for override in overrides:
         _apply(table, override)
     try:
-        return msgspec.convert(table, EmotionConfig)
+        return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"config: {error}; the keys are documented in trainer/config.py") from error
+        raise ConfigError(
+            f"config: {error}; the keys are documented at {kind.__module__}.{kind.__name__}"
+        ) from error
 
 
 def _apply(table: dict[str, Any], override: str) -> None:

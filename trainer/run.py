@@ -9,19 +9,14 @@ import onnx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from calibration.fer2013 import LABELS, Fer2013Error
+from calibration.fer2013 import LABELS
 from calibration.plots import confusion
 from trainer import card, plots
 from trainer.branch import EmotionBranch, multiply_adds
-from trainer.checkpoint import CheckpointError
-from trainer.config import ConfigError, load_config
+from trainer.config import load_config
 from trainer.emotion import HISTORY, Advance, Data, logits_of, prepare, train
-from trainer.export import ExportError, branch_graph, onnx_logits, verify, with_half_weights
-from trainer.features import TrunkError
+from trainer.export import branch_graph, onnx_logits, verify, with_half_weights
 from trainer.metrics import best_temperature, measure
-
-RUN_ERRORS = (ConfigError, Fer2013Error, TrunkError, CheckpointError, ExportError)
-"""What a user can put right; each message says how."""
 
 _VERIFIED_MAPS = 64
 
@@ -30,13 +25,13 @@ def run_emotion(config_path: Path | None, overrides: list[str], out: Path, expor
     """Train the emotion branch in the folder ``out`` and, if asked, export and measure it.
 
     Raises:
-        one of ``RUN_ERRORS``.
+        UserError: what a user can put right; the message says how.
     """
     config = load_config(config_path, overrides)
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        advance = _bars(progress)
+        advance = bars(progress)
         data = prepare(config, advance)
         branch = train(config, data, out, advance)
         history = [json.loads(line) for line in (out / HISTORY).read_text(encoding="utf-8").splitlines()]
@@ -84,7 +79,7 @@ def export_branch(data: Data, branch: EmotionBranch, path: Path) -> card.Report:
     )
 
 
-def _bars(progress: Progress) -> Advance:
+def bars(progress: Progress) -> Advance:
     """A progress bar for each thing that is being done."""
     tasks: dict[str, TaskID] = {}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from agent.adaptation.bank import Bank, read_bank
+from agent.adaptation.bank import Bank, BankError, read_bank
 from agent.adaptation.evidence import Evidence
 from agent.adaptation.guard import Limits, judge
 from agent.adaptation.memory import Memory
@@ -18,6 +18,7 @@ from engines.engine import Engine
 from engines.model import read_model
 from engines.norms import read_norms
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
+from engines.pack import verify
 
 _HALF_LIFE_S = 4.0  # a tunnel is driven into within a second; a look away from the window takes three
 _HELD_S = 30.0  # older chips were seen in another light
@@ -111,15 +112,21 @@ class Adapter:
         return {condition: round(share, 4) for condition, share in named}
 
 
-def adapter_of_pack(bank: Path, face: Path, settings: AdaptationSettings) -> Adapter:
-    """The adapter of a pack.
+def adapter_of_pack(face: Path, settings: AdaptationSettings, _seed: int = 0) -> Adapter:
+    """The adapter for the face network in a pack's folder; it draws nothing at random.
 
     Raises:
+        PackError: the folder is no pack, or a file is not the one that was released.
         BankError: the pack has no bank that suits its network.
         EngineError: the network cannot be read.
     """
+    pack = verify(face.parent)
+    if pack.bank is None:
+        raise BankError(
+            f"{pack.path}: the pack has no norm bank; set adaptation.tier to off, or choose another pack"
+        )
     model = read_model(face)
-    return Adapter(model, read_bank(bank, face, model), settings)
+    return Adapter(model, read_bank(pack.bank, model), settings)
 
 
 def _apart(one: Float32, other: Float32) -> float:

@@ -35,7 +35,7 @@ class Bank:
     """A norm bank; see the module.
 
     Attributes:
-        face: SHA-256 of the face network's file for which it was made, 64 hex digits.
+        network: what ``network_digest`` says of the face network for which it was made.
         conditions: their names; the first is ``source``.
         layers: the norm layers whose moments the classifier reads, in the order of ``Probe``.
         centre: float32 [features], subtracted from the moments.
@@ -45,7 +45,7 @@ class Bank:
         norms: for each condition but the source, all norm parameters.
     """
 
-    face: str
+    network: str
     conditions: tuple[str, ...]
     layers: tuple[str, ...]
     centre: Float32
@@ -77,7 +77,7 @@ class Bank:
 def encode_bank(bank: Bank) -> bytes:
     """The bank as an ``.npz`` of plain arrays, the same bytes for the same bank."""
     arrays: dict[str, NDArray[np.generic]] = {
-        "face": np.array(bank.face),
+        "network": np.array(bank.network),
         "conditions": np.array(bank.conditions),
         "layers": np.array(bank.layers),
         "centre": bank.centre,
@@ -85,8 +85,8 @@ def encode_bank(bank: Bank) -> bytes:
         "weight": bank.weight,
         "bias": bank.bias,
     }
-    for condition in bank.conditions[1:]:
-        arrays |= {f"{condition}/{name}": value for name, value in sorted(bank.norms[condition].items())}
+    for condition, norms in sorted(bank.norms.items()):
+        arrays |= {f"{condition}/{name}": value for name, value in sorted(norms.items())}
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, value in arrays.items():
@@ -96,12 +96,19 @@ def encode_bank(bank: Bank) -> bytes:
     return packed.getvalue()
 
 
-def read_bank(path: Path, face: Path, model: onnx.ModelProto) -> Bank:
-    """The bank in a file, for the face network in another.
+def network_digest(norms: Norms) -> str:
+    """Names a network by its norm parameters: SHA-256 over their names and values, 64 hex digits."""
+    digest = hashlib.sha256()
+    for name, value in norms.items():
+        digest.update(f"{name} {value.size}\n".encode() + value.astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def read_bank(path: Path, model: onnx.ModelProto) -> Bank:
+    """The bank in a file, for a face network.
 
     Args:
         path: the bank's file.
-        face: the network's file.
         model: the network.
 
     Raises:
@@ -115,12 +122,13 @@ def read_bank(path: Path, face: Path, model: onnx.ModelProto) -> Bank:
         bank = _assembled(arrays)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise BankError(f"{path}: no norm bank ({error}); fetch the pack again") from error
-    if bank.face != hashlib.sha256(face.read_bytes()).hexdigest():
-        raise BankError(f"{path}: made for another face network than {face}; make it anew for this one")
-    expected = {name: value.shape for name, value in read_norms(model).items()}
+    source = read_norms(model)
+    if bank.network != network_digest(source):
+        raise BankError(f"{path}: made for another face network than the pack's; make it anew for this one")
+    expected = {name: value.shape for name, value in source.items()}
     for condition, norms in bank.norms.items():
         if {name: value.shape for name, value in norms.items()} != expected:
-            raise BankError(f"{path}: the norm parameters of {condition} are not those of {face}")
+            raise BankError(f"{path}: the norm parameters of {condition} are not those of the network")
     return bank
 
 
@@ -130,7 +138,7 @@ def _assembled(arrays: Mapping[str, NDArray[np.generic]]) -> Bank:
     numbers = {
         name: np.asarray(value, np.float32)
         for name, value in arrays.items()
-        if name not in {"face", "conditions", "layers"}
+        if name not in {"network", "conditions", "layers"}
     }
     if conditions[:1] != (SOURCE,) or len(set(conditions)) != len(conditions):
         raise ValueError(f"its conditions are {', '.join(conditions) or 'none'}")
@@ -156,7 +164,7 @@ def _assembled(arrays: Mapping[str, NDArray[np.generic]]) -> Bank:
         if slash:
             norms[condition][parameter] = value
     return Bank(
-        face=str(arrays["face"]),
+        network=str(arrays["network"]),
         conditions=conditions,
         layers=tuple(str(each) for each in arrays["layers"].reshape(-1)),
         centre=numbers["centre"],

@@ -153,10 +153,8 @@ def main(make: Make) -> None:
         serve(channel, make)
 
 
-def adapter_of_pack(face: Path, settings: AdaptationSettings, seed: int) -> Adapts:
-    """The adapter for a pack's face network."""
-    raise NotImplementedError
-
-
 if __name__ == "__main__":
+    # Only the process needs an adapter, and only it is to wait for the libraries behind one.
+    from agent.adaptation.adapter import adapter_of_pack
+
     main(adapter_of_pack)

@@ -15,6 +15,7 @@ from engines.pack import (
     DetectorModel,
     FaceModel,
     Manifest,
+    Model,
     Pack,
     PackError,
     encode_manifest,
@@ -52,6 +53,7 @@ STEPS_BASIS = (
 
 _HERE = Path(__file__).parent
 EMOTION_BRANCH = _HERE / "emotion.onnx"
+NORM_BANK = _HERE / "adaptation.npz"
 
 
 def make(target: Path, sources: Path, watch: Watch, *, force: bool = False) -> Pack:
@@ -100,7 +102,7 @@ def _recipe() -> str:
     The downloads are in it, too: their digests stand in the code.
     """
     digest = hashlib.sha256()
-    for file in sorted([*_HERE.glob("*.py"), *_HERE.glob("*.onnx")]):
+    for file in sorted([*_HERE.glob("*.py"), *_HERE.glob("*.onnx"), *_HERE.glob("*.npz")]):
         data = file.read_bytes()
         digest.update(f"{file.name} {len(data)}\n".encode() + data)
     return digest.hexdigest()
@@ -113,6 +115,8 @@ def _build(folder: Path, published_detector: Path, published_face: Path) -> None
     face = _serialised(join(trunk, _emotion_branch()))
     write_file(folder / "detector.onnx", detector)
     write_file(folder / "face.onnx", face)
+    bank = NORM_BANK.read_bytes()
+    write_file(folder / "adaptation.npz", bank)
     manifest = Manifest(
         schema=SCHEMA,
         name="default",
@@ -139,6 +143,12 @@ def _build(folder: Path, published_detector: Path, published_face: Path) -> None
             threshold_basis=THRESHOLD_BASIS,
             steps=STEPS,
             steps_basis=STEPS_BASIS,
+        ),
+        adaptation=Model(
+            file="adaptation.npz",
+            sha256=hashlib.sha256(bank).hexdigest(),
+            licence="Apache-2.0",
+            source="this project, trained on FER2013 and LFW",
         ),
     )
     write_file(folder / MANIFEST, encode_manifest(manifest))
