@@ -1,4 +1,4 @@
-"""Who takes part: the published methods, and our own in its tiers."""
+"""Who takes part: the published methods, and our own."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -14,10 +14,9 @@ from calibration.baselines.method import Method, Source
 from calibration.streams.cells import Contender
 from calibration.streams.own import Cabinsense
 
-OWN = {"cabinsense-statistics": "statistics", "cabinsense-gradient": "gradient"}
-"""Our own method, and which tier each is."""
+OWN = "cabinsense"
+"""Our own method, in the tier that ``[adaptation]`` names; where that is off, by statistics."""
 _EXPRESSIONS_ONLY = "lame"  # it corrects probabilities of labels; an embedding has none
-_NEED_TORCH = {*WITH_TORCH, "cabinsense-gradient"}
 
 Make = Callable[[AdaptationSettings, int], Adapts]
 """Makes an adapter for the pack, by settings and a seed."""
@@ -41,27 +40,27 @@ def contenders(
         names: of methods; none: all that suit the task.
         source: what they start from.
         labels: how many expressions there are.
-        settings: of our own method, but for its tier.
+        settings: of our own method.
         pack: what its results depend on beside, see ``stamp``.
         make: makes its adapter.
 
     Raises:
         MethodError: there is no such method, it does not suit the task, or torch is missing.
     """
-    possible = [name for name in (*BASELINES, *OWN) if not (source.identity and name == _EXPRESSIONS_ONLY)]
+    possible = [name for name in (*BASELINES, OWN) if not (source.identity and name == _EXPRESSIONS_ONLY)]
     unknown = [name for name in names if name not in possible]
     if unknown:
         raise MethodError(f"no method {unknown[0]!r} for this task; there are {', '.join(possible)}")
     chosen = [name for name in possible if name in names or not names or name == FROZEN]
-    if _NEED_TORCH & set(chosen):
+    own = msgspec.structs.replace(settings, tier="statistics") if settings.tier == "off" else settings
+    if {*WITH_TORCH} & {*chosen} or (OWN in chosen and own.tier == "gradient"):
         check_torch()
     catalogue = Catalogue(source, labels)
-    found = {name: Contender(partial(catalogue.make, name)) for name in chosen if name not in OWN}
-    for name in OWN.keys() & set(chosen):
-        own = msgspec.structs.replace(settings, tier=OWN[name])
+    found = {name: Contender(partial(catalogue.make, name)) for name in chosen if name != OWN}
+    if OWN in chosen:
         variant = f"{pack} {msgspec.json.encode(own, order='sorted').decode()}"
-        found[name] = Contender(partial(_own, source, own, make), variant)
-    return {name: found[name] for name in chosen}
+        found[OWN] = Contender(partial(_own, source, own, make), variant)
+    return found
 
 
 def _own(source: Source, settings: AdaptationSettings, make: Make, seed: int) -> Method:

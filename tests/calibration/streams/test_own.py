@@ -65,20 +65,19 @@ def test_the_settings_of_our_own_method_tell_its_results_apart(small):
         return Brightens(small)
 
     few, many = (
-        contenders(list(OWN), source, 7, AdaptationSettings(memory=memory), "pack", make)
-        for memory in (8, 16)
+        contenders([OWN], source, 7, AdaptationSettings(memory=memory), "pack", make) for memory in (8, 16)
     )
-    assert list(few) == ["frozen", *OWN]
-    assert few["cabinsense-statistics"].variant != many["cabinsense-statistics"].variant
+    assert list(few) == ["frozen", OWN]
+    assert few[OWN].variant != many[OWN].variant
     assert few["frozen"].variant == ""
-    few["cabinsense-gradient"].make(5)
-    assert made == [("gradient", 5)]
+    few[OWN].make(5)
+    assert made == [("statistics", 5)]  # off by default, but here it is wanted
 
 
 def test_who_takes_part_depends_on_the_task(small):
     chips = np.zeros((BLOCK, 24, 24, 3), np.uint8)
     everybody = contenders([], Source(small, chips), 7, AdaptationSettings(), "pack", lambda *_: None)
-    assert list(everybody) == [*BASELINES, *OWN]
+    assert list(everybody) == [*BASELINES, OWN]
     of_people = Source(small, chips, identity=True)
     with pytest.raises(MethodError, match="no method 'lame'"):
         contenders(["lame"], of_people, 7, AdaptationSettings(), "pack", lambda *_: None)
