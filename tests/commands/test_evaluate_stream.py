@@ -38,15 +38,17 @@ def faces(shared_data, tmp_path_factory) -> Path:
 def test_an_interrupted_run_goes_on_and_leaves_tables_and_pictures(stream, faces, tmp_path):
     folder = tmp_path / "report"
     arguments = ("--data", faces, "--split", "tune", "--limit", "40", "--seeds", "1", "--report", folder)
-    shown = ("--order", "sorted", "--order", "ramp", "--shift", "low_light", "--methods", "lame")
+    shown = ("--order", "sorted", "--order", "ramp", "--shift", "low_light", "--methods", "lame,cabinsense")
     done = stream(*arguments, *shown, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert [(row["order"], row["method"]) for row in report["summary"]] == [
         ("ramp", "frozen"),
         ("ramp", "lame"),
+        ("ramp", "cabinsense"),
         ("sorted", "frozen"),
         ("sorted", "lame"),
+        ("sorted", "cabinsense"),
     ]
     assert all(0 < rate["frozen"] <= 1 for rate in report["rates"])
     assert "sorted low_light 0" in done.stderr
