@@ -8,6 +8,7 @@ import typer
 
 from agent.commands.config import FileOption
 from agent.commands.evaluate_people import identification, quality
+from agent.commands.evaluate_stream import stream
 from agent.commands.measuring import JsonOption, PackOption, check_plot, load, progress, show
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Measure a pack on public data sets.")
 app.command()(identification)
 app.command()(quality)
+app.command()(stream)
 
 
 @app.command()

@@ -1,0 +1,31 @@
+"""Tent: less entropy.
+
+Wang, Shelhamer, Liu, Olshausen and Darrell, "Tent: Fully Test-Time Adaptation by Entropy Minimization" (ICLR 2021).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from calibration.baselines.entropy import EntropyMethod, entropy
+from calibration.baselines.method import Source
+from calibration.baselines.statistics import Moments
+
+RATE = 1e-3
+"""Of Adam, as the paper has it for small images."""
+
+
+class Tent(EntropyMethod):
+    """One step of Adam on the mean entropy of each batch."""
+
+    def __init__(self, source: Source, known: Mapping[str, Moments], rate: float = RATE) -> None:
+        super().__init__(source, known)
+        self._optimiser = torch.optim.Adam(self.net.parameters, lr=rate)
+
+    def learn(self, chips: Tensor) -> None:
+        """See ``EntropyMethod.learn``."""
+        loss = entropy(self.net.logits(chips)).mean()
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()

@@ -1,0 +1,67 @@
+"""Who takes part: the published methods, and our own."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from agent.adaptation.types import Adapts
+from agent.config import AdaptationSettings
+from calibration.baselines.catalogue import BASELINES, FROZEN, WITH_TORCH, Catalogue, MethodError, check_torch
+from calibration.baselines.method import Method, Source
+from calibration.streams.cells import Contender
+from calibration.streams.own import Cabinsense
+
+OWN = "cabinsense"
+"""Our own method, in the tier that ``[adaptation]`` names; where that is off, by statistics."""
+_EXPRESSIONS_ONLY = "lame"  # it corrects probabilities of labels; an embedding has none
+
+Make = Callable[[AdaptationSettings, int], Adapts]
+"""Makes an adapter for the pack, by settings and a seed."""
+
+
+def stamp(folder: Path) -> str:
+    """Names the content of a pack's folder: what our own method has learnt before is part of it."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file():
+            digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def contenders(
+    names: Sequence[str], source: Source, labels: int, settings: AdaptationSettings, pack: str, make: Make
+) -> dict[str, Contender]:
+    """The methods by name, the frozen source first.
+
+    Args:
+        names: of methods; none: all that suit the task.
+        source: what they start from.
+        labels: how many expressions there are.
+        settings: of our own method.
+        pack: what its results depend on beside, see ``stamp``.
+        make: makes its adapter.
+
+    Raises:
+        MethodError: there is no such method, it does not suit the task, or torch is missing.
+    """
+    possible = [name for name in (*BASELINES, OWN) if not (source.identity and name == _EXPRESSIONS_ONLY)]
+    unknown = [name for name in names if name not in possible]
+    if unknown:
+        raise MethodError(f"no method {unknown[0]!r} for this task; there are {', '.join(possible)}")
+    chosen = [name for name in possible if name in names or not names or name == FROZEN]
+    own = msgspec.structs.replace(settings, tier="statistics") if settings.tier == "off" else settings
+    if {*WITH_TORCH} & {*chosen} or (OWN in chosen and own.tier == "gradient"):
+        check_torch()
+    catalogue = Catalogue(source, labels)
+    found = {name: Contender(partial(catalogue.make, name)) for name in chosen if name != OWN}
+    if OWN in chosen:
+        variant = f"{pack} {msgspec.json.encode(own, order='sorted').decode()}"
+        found[OWN] = Contender(partial(_own, source, own, make), variant)
+    return found
+
+
+def _own(source: Source, settings: AdaptationSettings, make: Make, seed: int) -> Method:
+    return Cabinsense(source, make(settings, seed), settings.every_s)

@@ -1,0 +1,92 @@
+"""From data sets to a bench: the faces of a task, and the clean ones that methods may know the source by."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from agent.perception.chain import FaceReader
+from calibration.baselines.method import Source
+from calibration.fer2013 import CHIP_SIDE, LABELS, read_split, to_chip
+from calibration.lfw import check_photographs, photographs, read_pairs
+from calibration.material import Progress
+from calibration.streams.cells import ExpressionBench, PeopleBench
+from calibration.streams.faces import Expressions, People, evenly, find_landmarks, some_pairs
+from engines.pack import Manifest, PackError
+
+SOURCE_CHIPS = 256
+"""Clean faces by which methods know the source: its statistics and what matters in it."""
+_FER_SPLITS = {"tune": "validation", "report": "test"}
+
+
+def expressions(
+    npz: Path,
+    split: str,
+    limit: int,
+    model: onnx.ModelProto,
+    manifest: Manifest,
+    threads: int,
+    batchwise: bool,
+) -> tuple[Source, ExpressionBench]:
+    """FER2013's public test to tune on, its private test to report on; its training split is the source.
+
+    Raises:
+        Fer2013Error: the file is missing or is not FER2013.
+        PackError: the pack names other expressions, or reads chips of another size.
+    """
+    face = manifest.face
+    if set(face.labels) != set(LABELS) or face.side != CHIP_SIDE:
+        raise PackError(
+            f"pack {manifest.name} names {', '.join(face.labels)} on chips of {face.side} pixels; FER2013 can measure "
+            f"only one that names {', '.join(LABELS)} on chips of {CHIP_SIDE}. Give another with --pack"
+        )
+    faces = Expressions(npz, _FER_SPLITS[split], limit, face.labels)
+    images, _ = read_split(npz, "train")
+    known = np.stack([to_chip(image) for image in images[evenly(len(images), SOURCE_CHIPS)]])
+    source = Source(model, known, threads=threads, batchwise=batchwise)
+    return source, ExpressionBench(faces, source, face.labels.index("neutral"))
+
+
+def people(
+    root: Path,
+    split: str,
+    limit: int,
+    model: onnx.ModelProto,
+    reader: FaceReader,
+    threads: int,
+    batchwise: bool,
+    show_done: Progress,
+) -> tuple[Source, PeopleBench]:
+    """LFW's pairs: the first half of the folds to tune on, the second to report on; what was enrolled is the source.
+
+    Args:
+        root: LFW's folder, with ``pairs.txt`` in it.
+        split: ``tune`` or ``report``.
+        limit: pairs at most, evenly drawn; 0: all.
+        model: the face network.
+        reader: finds the faces, and knows the pack.
+        threads: of a run of the network.
+        batchwise: see ``Source``.
+        show_done: told of photographs.
+
+    Raises:
+        LfwError: the pairs cannot be read, or a photograph is missing.
+        ImageError: a photograph cannot be read.
+    """
+    listed = read_pairs(root / "pairs.txt")
+    folds = sorted({pair.fold for pair in listed})
+    middle = (len(folds) + 1) // 2
+    inside = folds[:middle] if split == "tune" else folds[middle:]
+    pairs = some_pairs(listed, inside, limit)
+    photos = photographs(pairs)
+    check_photographs(root, photos)
+    found = {}
+    for index, (photo, landmarks) in enumerate(find_landmarks(reader, root, photos)):
+        if landmarks is not None:
+            found[photo] = landmarks
+        show_done("photographs", index + 1, len(photos))
+    face = reader.networks.manifest.face
+    faces = People(root, pairs, np.array(face.template, np.float32), face.side, found)
+    known = np.stack([faces.enrolled(int(item)) for item in evenly(len(faces.pairs), SOURCE_CHIPS)])
+    source = Source(model, known, identity=True, threads=threads, batchwise=batchwise)
+    return source, PeopleBench(faces, source, show_done)

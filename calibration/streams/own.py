@@ -1,0 +1,51 @@
+"""The project's own adaptation as a method of the evaluation: the daemon's adapter, driven frame by frame."""
+
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.adaptation.types import Adapts, Sample
+from calibration.baselines.lame import softmax
+from calibration.baselines.method import Answer, Chips, Network, Source, embeddings
+
+
+class Cabinsense:
+    """Shows each chip to the adapter once it is answered, and asks for a proposal as often as the daemon's worker does.
+
+    It goes frame by frame: what is accepted answers from the next frame on. What surrounds the adapter in the daemon is
+    left out: the quality gate, as every method is to see the same frames, and the triggers, as a stream has one camera
+    and no names.
+
+    Attributes:
+        notes: decisions of the adapter, counted.
+    """
+
+    def __init__(self, source: Source, adapter: Adapts, every_s: float) -> None:
+        """Ask ``adapter`` every so many seconds of the stream."""
+        self._network = Network(source.model, source.outputs, source.threads, block=1)
+        self._adapter, self._every_s = adapter, every_s
+        self._due = every_s
+        self.notes: Counter[str] = Counter()
+
+    def step(self, chips: Chips, tracks: NDArray[np.int64], times: NDArray[np.float64]) -> Answer:
+        """See ``Method.step``."""
+        answers = []
+        for index, (track, at) in enumerate(zip(tracks.tolist(), times.tolist(), strict=True)):
+            found = self._network.run(chips[index : index + 1])
+            answers.append((found["emotion"], embeddings(found)))
+            probabilities = tuple(softmax(found["emotion"][0]).tolist())
+            self._adapter.observe(Sample(chips[index], probabilities, track, at))
+            if at >= self._due:
+                self._due = at + self._every_s
+                self._decide()
+        logits, vectors = zip(*answers, strict=True)
+        return np.concatenate(logits), np.concatenate(vectors)
+
+    def _decide(self) -> None:
+        proposal = self._adapter.propose()
+        if proposal is None:
+            return
+        self.notes[f"{'accepted' if proposal.accepted else 'refused'}: {proposal.reason}"] += 1
+        if proposal.accepted:
+            self._network.write_norms(proposal.norms)
