@@ -382,6 +382,27 @@ def test_who_is_recorded_while_it_adapts_is_recorded_by_the_source(start, pack, 
     cabin.no_frame_was_lost()
 
 
+def test_the_perception_thread_itself_sees_to_it_that_a_recording_gets_the_source(start, pack, images):
+    """Whatever is offered, and however late the adaptation thread is: here there is none."""
+    cabin = start('tier = "off"')
+    cabin.hears("face")
+    slot, live = cabin.live.face, cabin.live
+    slot.offer(slot.source.with_norms({"norm.input.scale": cabin_scale(slot.source, 1.7)}))
+    cabin.wait_until(lambda: slot.in_use is not None)
+    live.recording.set()
+    cabin.wait_until(lambda: len(live.readings) > 8)
+    readings = [live.readings.take(0) for _ in range(8)]
+    assert slot.in_use is None
+    seen = [face.embedding for reading in readings for face in reading.faces if face.embedding is not None]
+    models = networks.load(pack, cabin.config)
+    by_source = embeddings(FaceReader(models, cabin.config, time.monotonic), images)
+    models.close()
+    assert len(seen) > 4
+    assert (np.stack(seen) @ by_source.T).max(axis=1).min() > 0.99999
+    live.recording.clear()
+    cabin.wait_until(lambda: slot.in_use is not None)
+
+
 def test_after_an_adaptation_every_output_is_as_before_to_the_last_bit(pack, images):
     models = networks.load(pack, Config())
     reader = FaceReader(models, Config(), time.monotonic)
