@@ -230,6 +230,58 @@ class Identity(_Table, frozen=True):
     window: Annotated[int, Meta(description="Newest looks at a track that are counted.", ge=1, le=200)] = 9
 
 
+class Driver(_Table, frozen=True):
+    """Which face is the driver's, and when it looks at the road; see docs/driver.md."""
+
+    enabled: Annotated[bool, Meta(description="Say who drives and whether they look at the road.")] = True
+    camera: Annotated[str, Meta(description="Camera that sees the driver; empty: the first.")] = ""
+    zone: Annotated[
+        tuple[Fraction, Fraction, Fraction, Fraction],
+        Meta(
+            description="Where in the picture the driver's face is: left, top, right and bottom edge as shares of its "
+            "width and height. A face whose middle is elsewhere is not the driver's."
+        ),
+    ] = (0.0, 0.0, 1.0, 1.0)
+    side: Annotated[
+        Literal["either", "left", "right"],
+        Meta(
+            description="Which of several faces in the zone is the driver's: the one furthest to the left or right in "
+            "the picture, or with `either` the largest."
+        ),
+    ] = "either"
+    yaw: Annotated[
+        float,
+        Meta(
+            description="`pose.yaw` of a driver who looks straight ahead, degrees: how the camera is mounted.",
+            ge=-60,
+            le=60,
+        ),
+    ] = 0.0
+    pitch: Annotated[float, Meta(description="Likewise `pose.pitch`, degrees.", ge=-45, le=45)] = 0.0
+    max_yaw: Annotated[
+        float,
+        Meta(
+            description="Turn of the head from straight ahead that still looks at the road, degrees.",
+            ge=5,
+            le=80,
+        ),
+    ] = 30.0
+    max_down: Annotated[
+        float,
+        Meta(
+            description="Likewise the nod downwards, degrees. Estimates are smaller than the nod; see docs/driver.md.",
+            ge=5,
+            le=80,
+        ),
+    ] = 12.0
+
+    def __post_init__(self) -> None:
+        """Refuse what types alone cannot."""
+        left, top, right, bottom = self.zone
+        if not (left < right and top < bottom):
+            raise ValueError("driver.zone: left must be below right, and top below bottom")
+
+
 class Gallery(_Table, frozen=True):
     """The people known."""
 
@@ -582,6 +634,7 @@ class Config(_Table, frozen=True):
     budget: Budget = field(default_factory=Budget)
     quality: Quality = field(default_factory=Quality)
     identity: Identity = field(default_factory=Identity)
+    driver: Driver = field(default_factory=Driver)
     gallery: Gallery = field(default_factory=Gallery)
     enrolment: Enrolment = field(default_factory=Enrolment)
     button: Button = field(default_factory=Button)
@@ -601,6 +654,10 @@ class Config(_Table, frozen=True):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two cameras are called {twice[0]}; names must differ")
+        if self.cameras and self.driver.camera and self.driver.camera not in names:
+            raise ValueError(
+                f"driver.camera: no camera is called {self.driver.camera}; the cameras are: {', '.join(names)}"
+            )
         if self.identity.votes > self.identity.window:
             raise ValueError(
                 "identity.votes must not be above identity.window: no decision would ever be made"
@@ -645,6 +702,12 @@ class Config(_Table, frozen=True):
     def gallery_key_path(self) -> Path:
         """File of the gallery's key."""
         return Path(self.gallery.key).expanduser() if self.gallery.key else paths.key_of(self.gallery_path)
+
+    @property
+    def driver_camera(self) -> str:
+        """Name of the camera that sees the driver; empty if none does."""
+        first = self.cameras[0].name if self.cameras else ""
+        return (self.driver.camera or first) if self.driver.enabled else ""
 
     @property
     def events_endpoint(self) -> str:

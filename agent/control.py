@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from agent import sockets
 from agent.config import Curve
-from agent.events import EnrollmentEvent, HealthEvent
+from agent.events import DriverEvent, EnrollmentEvent, HealthEvent
 from agent.gallery.types import Person
 from engines.errors import UserError
 
@@ -208,11 +208,13 @@ class Status(_Reply, frozen=True, tag="status"):
         pack: digest of the running pack.
         state: whether a recording is going on.
         health: the newest health event; None before the first.
+        driver: the newest driver event; None before the first.
     """
 
     pack: str
     state: Literal["idle", "recording"]
     health: HealthEvent | None
+    driver: DriverEvent | None = None
 
 
 Reply = Done | Refused | Recorded | Progress | People | Reloaded | Status

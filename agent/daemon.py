@@ -146,7 +146,7 @@ class Daemon:
 
     def _publisher(self, before: PublisherStage | None) -> PublisherStage:
         labels = self._pack.manifest.face.labels
-        return PublisherStage(self._config, labels, self._readings, self._outbox, before)
+        return PublisherStage(self._config, labels, self._live, self._readings, self._outbox, before)
 
     def _control(self, _: Stage | None) -> ControlStage:
         manifest = self._pack.manifest

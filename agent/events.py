@@ -157,6 +157,55 @@ class EmotionEvent(Event, frozen=True, kw_only=True, tag="emotion", tag_field="t
     probabilities: Annotated[dict[str, float], Meta(description="Smoothed probability of every expression.")]
 
 
+class DriverEvent(Event, frozen=True, kw_only=True, tag="driver", tag_field="topic"):
+    """Sent when something about the driver changes, and once a second while the driver's camera delivers frames.
+
+    What it means and how it is decided is in docs/driver.md. What is not known is said to be so, so that it is `valid`
+    even while the camera is blind.
+    """
+
+    present: Annotated[
+        bool | None,
+        Meta(description="A face is in the driver's place; none: not known, for the camera does not see it."),
+    ]
+    track: Annotated[int | None, Meta(description="Number of the driver's track.")] = None
+    state: Annotated[
+        Literal["seen", "confirmed", "unknown"] | None,
+        Meta(description="What is decided about the identity, when somebody is present."),
+    ] = None
+    person: Annotated[str | None, Meta(description="Name of the person when `state` is `confirmed`.")] = None
+    emotion: Annotated[str | None, Meta(description="The expression, when known.")] = None
+    pose: Annotated[
+        Pose | None,
+        Meta(description="Head pose as the camera sees it, when it was seen well in the last 2 s."),
+    ] = None
+    attention: Annotated[
+        Literal["attentive", "distracted", "uncertain"],
+        Meta(
+            description="Where the head points: `attentive` at the road, `distracted` elsewhere, were it to a mirror; "
+            "`uncertain` when it is not seen well enough to say."
+        ),
+    ]
+    since: Annotated[float, Meta(description="When `attention` became so, on the clock of `monotonic`.")]
+    away_s: Annotated[
+        float, Meta(description="How long the present look away from the road has been seen, seconds.")
+    ] = 0.0
+    warning: Annotated[
+        int,
+        Meta(
+            description="0: none. 1, 2, 3: the look away has lasted 3, 5, 11 s; 1 also for repeated looks. Whether "
+            "the driver is told is up to the car, which knows its speed."
+        ),
+    ] = 0
+    reason: Annotated[
+        Literal["long_look", "repeated_looks"] | None,
+        Meta(
+            description="Why there is a warning. `long_look`: one look away. `repeated_looks`: 10 s of looks away "
+            "within 30 s, without 2 s at the road in between."
+        ),
+    ] = None
+
+
 class EnrollmentEvent(Event, frozen=True, kw_only=True, tag="enrollment", tag_field="topic"):
     """Sent while a person is recorded."""
 
@@ -356,9 +405,18 @@ TOPICS: dict[str, type[Event]] = {
     "face": FaceEvent,
     "identity": IdentityEvent,
     "emotion": EmotionEvent,
+    "driver": DriverEvent,
     "enrollment": EnrollmentEvent,
     "adaptation": AdaptationEvent,
     "health": HealthEvent,
 }
 
-AnyEvent = FaceEvent | IdentityEvent | EmotionEvent | EnrollmentEvent | AdaptationEvent | HealthEvent
+AnyEvent = (
+    FaceEvent
+    | IdentityEvent
+    | EmotionEvent
+    | DriverEvent
+    | EnrollmentEvent
+    | AdaptationEvent
+    | HealthEvent
+)

@@ -13,6 +13,7 @@ from agent.events import (
     TOPICS,
     AdaptationEvent,
     CameraHealth,
+    DriverEvent,
     EmotionEvent,
     EnrollmentEvent,
     Event,
@@ -59,23 +60,24 @@ while True:
 ## What you can rely on
 
 - **Order.** Messages come in the order in which they were published, over all topics. For a frame that is: `face`, then
-  what has changed face by face (`identity` before `emotion`), then the tracks that have ended. The frames of one camera
-  come in the order of capture.
+  what has changed face by face (`identity` before `emotion`), then the tracks that have ended, then the `driver`. The
+  frames of one camera come in the order of capture.
 - **Gaps.** `seq` counts the messages of a topic from 1. A number left out means that this subscriber missed messages,
   because it was too slow (the agent keeps `events.queue` messages for each subscriber) or not connected; a number that
   is not greater than the last one means that the agent was started anew. `frame` has gaps of its own: frames that were
   not looked at.
-- **The present state at once.** Who subscribes to a topic is told what holds: the newest `health`, and the newest
-  `identity` and `emotion` of each track that is alive. These are messages like others, with numbers of their own, but
-  `repeats` is not 0 and `monotonic`, `utc` and `frame` are those of the time they tell of. ZeroMQ can send them only to
-  everybody who wants the topic, so when somebody else subscribes you hear them too. Leave out what you know: a message
-  whose `repeats` is not less than the first `seq` that you have heard of its topic. `valid` is false when the camera
-  has delivered nothing since.
+- **The present state at once.** Who subscribes to a topic is told what holds: the newest `health` and `driver`, and the
+  newest `identity` and `emotion` of each track that is alive. These are messages like others, with numbers of their
+  own, but `repeats` is not 0 and `monotonic`, `utc` and `frame` are those of the time they tell of. ZeroMQ can send
+  them only to everybody who wants the topic, so when somebody else subscribes you hear them too. Leave out what you
+  know: a message whose `repeats` is not less than the first `seq` that you have heard of its topic. `valid` is false
+  when the camera has delivered nothing since.
 - **Nobody waits.** A subscriber that stalls or dies slows neither the agent nor other subscribers.
 - **Validity.** Believe a message only when `valid` is true. It is false when the frame was too old by the time it had
   been looked at, and while the lens is covered or the picture frozen: an empty `face` event then does not mean that
   nobody is there, nor a face that somebody is. A change that was told while not valid is told again once it is, so
   leaving out such messages loses no change. Only `lost` is told once and holds in any case: the track has ended.
+  `driver` is sent only when it is valid; what cannot be seen is `uncertain` there.
 - **Changes.** The `identity` events of a track begin with `seen` and end with `lost`; in between come `confirmed`,
   `unknown` and back, as the evidence changes. A track's number is never used again for its camera until the agent is
   started anew. When the agent stops, tracks end without `lost`.
@@ -137,6 +139,21 @@ EXAMPLES: dict[str, Event] = {
             "surprise": 0.02,
             "neutral": 0.08,
         },
+    ),
+    "driver": DriverEvent(
+        **_ORIGIN,
+        seq=7,
+        present=True,
+        track=3,
+        state="confirmed",
+        person="Ada",
+        emotion="neutral",
+        pose=Pose(yaw=38.4, pitch=-6.0, roll=-1.8),
+        attention="distracted",
+        since=8228.239402,
+        away_s=3.67,
+        warning=1,
+        reason="long_look",
     ),
     "enrollment": EnrollmentEvent(
         **_ORIGIN,

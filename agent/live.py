@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from agent.button import Press
 from agent.config import Config, ConfigError
-from agent.events import AdaptationHealth, HealthEvent
+from agent.events import AdaptationHealth, DriverEvent, HealthEvent
 from agent.face_slot import FaceSlot
 from agent.gallery.matcher import Matcher
 from agent.gallery.types import Snapshot
@@ -51,6 +51,7 @@ class Live:
         matcher: says who it is, from ``snapshot``.
         gallery_readable: False while nobody is matched, for the gallery cannot be read. Written by the control stage.
         health: the newest health event; None before the first. Written by the health stage.
+        driver: the newest driver event; None before the first. Written by the publisher stage.
         config: the configuration in force. Written by ``reload``.
         reload: reads the configuration again; see ``agent.reload``. Set by the daemon.
         budget_share: how much of the latency budget to plan with, 0 to 1. Written by the health stage.
@@ -72,6 +73,7 @@ class Live:
         self.config = config or Config()
         self.reload: Callable[[], Change] = _nothing_to_read
         self.health: HealthEvent | None = None
+        self.driver: DriverEvent | None = None
         self.budget_share = 1.0
         self.recording = threading.Event()
         self.readings = Mailbox[Reading](_UNREAD)

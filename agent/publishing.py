@@ -5,10 +5,25 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Literal, TypedDict, cast
 
-from agent.events import EmotionEvent, Event, FaceEvent, FaceReport, IdentityEvent, Pose, QualityReport
+from agent import driver
+from agent.config import Driver as DriverSettings
+from agent.events import (
+    DriverEvent,
+    EmotionEvent,
+    Event,
+    FaceEvent,
+    FaceReport,
+    IdentityEvent,
+    Pose,
+    QualityReport,
+)
+from agent.perception import types
 from agent.perception.types import Face, Quality, Reading
 
 State = Literal["seen", "confirmed", "unknown"]
+_DRIVER_S = (
+    1.0  # how often the driver is told even if nothing has changed: the pose has, and silence is a sign
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +124,46 @@ class Narrator:
         return changes
 
 
+class DriverNarrator:
+    """Watches the driver, and says what is new."""
+
+    def __init__(self, before: "DriverNarrator | None" = None) -> None:
+        """One who knows what ``before``, in whose place this is put, has seen, and says it again."""
+        self._watch: driver.Watch | None = before._watch if before else None
+        self._told: driver.Driver | None = None
+        self._told_at = 0.0
+
+    def event(self, reading: Reading, settings: DriverSettings) -> DriverEvent | None:
+        """What is to be told after a reading of the driver's camera; None: nothing new."""
+        self._watch = driver.advance(self._watch, reading, settings)
+        known, now = self._watch.driver, self._watch.at
+        # What was only measured anew, or not measured in this frame, is no news.
+        news = self._told is None or _lasting(known) != _lasting(self._told)
+        due = not 0 <= now - self._told_at < _DRIVER_S and (reading.valid or known.present is None)
+        if not news and not due:
+            return None
+        self._told, self._told_at = known, now
+        return DriverEvent(
+            **_origin(replace(reading, valid=True)),
+            present=known.present,
+            track=known.track,
+            state=cast("State | None", known.state),
+            person=known.person,
+            emotion=known.emotion,
+            pose=_pose(known.pose) if known.pose else None,
+            attention=known.attention,
+            since=known.since,
+            away_s=round(known.away_s, 2),
+            warning=known.warning,
+            reason=known.reason,
+        )
+
+
+def _lasting(known: driver.Driver) -> driver.Driver:
+    """The driver without what every frame changes."""
+    return replace(known, pose=None, away_s=0.0)
+
+
 def rfc3339(utc: float) -> str:
     """Seconds since the epoch as RFC 3339 in UTC, with microseconds."""
     return datetime.fromtimestamp(utc, timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -172,7 +227,10 @@ def quality_report(quality: Quality) -> QualityReport:
 
 def pose_report(quality: Quality) -> Pose:
     """The head pose in the digits that mean something."""
-    pose = quality.pose
+    return _pose(quality.pose)
+
+
+def _pose(pose: types.Pose) -> Pose:
     return Pose(yaw=round(pose.yaw, 1), pitch=round(pose.pitch, 1), roll=round(pose.roll, 1))
 
 

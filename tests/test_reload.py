@@ -31,6 +31,15 @@ def test_cameras_are_named_as_a_whole_and_stay():
     assert done.config.cameras == RUNNING.cameras
 
 
+def test_where_the_driver_is_and_looks_may_change_and_which_camera_sees_him_may_not():
+    done = change(
+        RUNNING, wanted('[driver]\nzone = [0, 0, 0.5, 1]\nyaw = -9\ncamera = "cabin"\nenabled = false')
+    )
+    assert set(done.changed) == {"driver.zone", "driver.yaw"}
+    assert set(done.waiting) == {"driver.camera", "driver.enabled"}
+    assert (done.config.driver.zone, done.config.driver.enabled) == ((0.0, 0.0, 0.5, 1.0), True)
+
+
 def test_the_same_configuration_changes_nothing():
     done = change(RUNNING, wanted(""))
     assert (done.config, done.changed, done.waiting) == (RUNNING, (), ())

@@ -1,1 +1,1 @@
-"""Adaptation to light and camera while the agent runs: norm layers only, guarded, in a process of its own."""
+"""Adapting the norm layers to the light and the camera that are met, while the agent runs."""

@@ -7,7 +7,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from agent.driver import STEPS_S
+from agent.events import DriverEvent
 from agent.mailbox import Mailbox
 from agent.perception.types import Face, Reading
 from agent.stage import MAY_HANG, Stage
@@ -24,11 +27,14 @@ def times_table(steps: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def readings_table(readings: Mapping[str, Reading]) -> Table:
-    """The newest reading of each camera, one row a face."""
+def readings_table(readings: Mapping[str, Reading], driver: DriverEvent | None) -> Table:
+    """The newest reading of each camera, one row a face, and below them the driver."""
     table = Table(
         "camera", "frame", "track", "who", "score", "expression", "steps, ms", "frame, ms", title="cabinsense"
     )
+    if driver is not None:
+        style = "bold red" if driver.warning else ""
+        table.caption = Text(f"driver: {driver_words(driver)}", style=style)
     for reading in readings.values():
         steps = "  ".join(f"{step} {ms:.1f}" for step, ms in reading.stage_ms.items() if ms >= 0.1)
         head = (reading.frame.camera, str(reading.frame.index))
@@ -38,6 +44,23 @@ def readings_table(readings: Mapping[str, Reading]) -> Table:
         for face in reading.faces:
             table.add_row(*head, str(face.track), escape(who(face)), _score(face), _expression(face), *tail)
     return table
+
+
+def driver_words(driver: DriverEvent) -> str:
+    """The driver in a line: who it is, how they look, where they look, and the warning."""
+    if driver.present is None:
+        return "not seen"
+    if not driver.present:
+        return "nobody"
+    words = [driver.person or ("unknown" if driver.state == "unknown" else "…"), driver.attention]
+    if driver.emotion:
+        words.insert(1, driver.emotion)
+    if driver.warning:
+        long = f"has looked away for {STEPS_S[driver.warning - 1]:g} s"
+        words.append(
+            f"warning {driver.warning}: {long if driver.reason == 'long_look' else 'looks away often'}"
+        )
+    return ", ".join(words)
 
 
 def who(face: Face) -> str:
@@ -74,15 +97,17 @@ class Screen(Stage):
         watch: Mailbox[Reading],
         times: FrameTimes,
         dropped: Callable[[], int],
+        driver: Callable[[], DriverEvent | None],
         *,
         show_table: bool,
     ) -> None:
-        """Show what comes into ``watch``; the summary is about ``times`` and the frames ``dropped``."""
+        """Show what comes into ``watch``, and the ``driver``; sum up ``times`` and the frames ``dropped``."""
         super().__init__(f"display{MAY_HANG}")
         self._console = console
         self._watch = watch
         self._times = times
         self._dropped = dropped
+        self._driver = driver
         self._display = TableDisplay(console) if show_table else LineDisplay(console)
 
     def work(self) -> None:
@@ -93,6 +118,8 @@ class Screen(Stage):
                 last = self.stopping.wait(_REDRAW_S)
                 while (reading := self._watch.take(0)) is not None:
                     display.show(reading)
+                if (driver := self._driver()) is not None:
+                    display.show_driver(driver)
                 display.refresh()
         self._sum_up()
 
@@ -113,6 +140,7 @@ class TableDisplay:
 
     def __init__(self, console: Console) -> None:
         self._newest: dict[str, Reading] = {}
+        self._driver: DriverEvent | None = None
         self._live = Live(console=console, auto_refresh=False)
 
     def __enter__(self) -> "TableDisplay":
@@ -126,10 +154,14 @@ class TableDisplay:
         """Take in a reading."""
         self._newest[reading.frame.camera] = reading
 
+    def show_driver(self, driver: DriverEvent) -> None:
+        """Take in what is known of the driver."""
+        self._driver = driver
+
     def refresh(self) -> None:
         """Draw what has been taken in."""
         if self._newest:
-            self._live.update(readings_table(self._newest), refresh=True)
+            self._live.update(readings_table(self._newest, self._driver), refresh=True)
 
 
 class LineDisplay:
@@ -138,6 +170,7 @@ class LineDisplay:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._told: dict[tuple[str, int], str] = {}
+        self._driver = ""
 
     def __enter__(self) -> "LineDisplay":
         return self
@@ -161,6 +194,13 @@ class LineDisplay:
         for track in reading.lost:
             self._told.pop((camera, track), None)
             self._console.print(f"{camera} frame {index}: track {track}: lost", highlight=False, markup=False)
+
+    def show_driver(self, driver: DriverEvent) -> None:
+        """Print how the driver is, if that has changed."""
+        words = driver_words(driver)
+        if words != self._driver:
+            self._driver = words
+            self._console.print(f"driver: {words}", highlight=False, markup=False)
 
     def refresh(self) -> None:
         """Every line is printed at once."""

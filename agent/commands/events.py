@@ -14,6 +14,7 @@ class Topic(str, Enum):
     FACE = "face"
     IDENTITY = "identity"
     EMOTION = "emotion"
+    DRIVER = "driver"
     ENROLLMENT = "enrollment"
     ADAPTATION = "adaptation"
     HEALTH = "health"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from agent.config import Config
+    from agent.config import Camera, Config
 
 
 _WATCHED = 64  # readings that may wait for the display
@@ -67,7 +67,7 @@ def _as_asked(config: "Config", sources: list[str], *, sample: bool, verbose: bo
     if verbose:
         config = msgspec.structs.replace(config, log=Log(level="debug"))
     if sample:
-        return msgspec.structs.replace(config, cameras=(Camera(name="sample", source=str(clip())),))
+        return _watching(config, (Camera(name="sample", source=str(clip())),))
     if sources:
         named = [{"name": f"source{i}", "source": each} for i, each in enumerate(sources)]
         try:
@@ -76,8 +76,16 @@ def _as_asked(config: "Config", sources: list[str], *, sample: bool, verbose: bo
             )
         except msgspec.ValidationError as error:
             raise typer.BadParameter(f"--source: {error}") from error
-        return msgspec.structs.replace(config, cameras=cameras)
+        return _watching(config, cameras)
     return config
+
+
+def _watching(config: "Config", cameras: "tuple[Camera, ...]") -> "Config":
+    """The configuration with other cameras, of which the first sees the driver."""
+    import msgspec
+
+    driver = msgspec.structs.replace(config.driver, camera="")
+    return msgspec.structs.replace(config, cameras=cameras, driver=driver)
 
 
 def _run(config: "Config", read: "Callable[[], Config]", console: "Console", show_table: bool) -> None:
@@ -103,7 +111,9 @@ def _run(config: "Config", read: "Callable[[], Config]", console: "Console", sho
     if watch is None:
         daemon.run()
         return
-    screen = Screen(console, watch, daemon.times, daemon.dropped_frames, show_table=show_table)
+    screen = Screen(
+        console, watch, daemon.times, daemon.dropped_frames, lambda: live.driver, show_table=show_table
+    )
     screen.start()
     try:
         daemon.run()

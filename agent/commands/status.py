@@ -83,9 +83,11 @@ def _watch(config: "Config") -> None:
 
 
 def describe(found: "Status") -> "RenderableType":
-    """A status for people: the agent, its cameras, its stages, and what is wrong."""
+    """A status for people: the agent, the driver, its cameras, its stages, and what is wrong."""
     from rich.console import Group
     from rich.text import Text
+
+    from agent.commands.display import driver_words
 
     health = found.health
     if health is None:
@@ -98,8 +100,9 @@ def describe(found: "Status") -> "RenderableType":
         f"{health.dropped} messages dropped\n"
         f"{_budget(health)}{_adaptation(health)}",
     )
+    driver = [Text(f"driver: {driver_words(found.driver)}")] if found.driver else []
     problems = [Text(f"! {problem}", style="bold red") for problem in health.problems]
-    return Group(head, *problems, _cameras(health), _stages(health))
+    return Group(head, *driver, *problems, _cameras(health), _stages(health))
 
 
 def _budget(health: "HealthEvent") -> str:

@@ -301,13 +301,15 @@ class Chain:
         """End the tracks of cameras that have delivered nothing for ``silence`` seconds; 0 means every camera.
 
         Returns:
-            A reading without faces and with frame -1 for each camera that had tracks, stamped ``now`` and ``utc``.
+            A reading without faces and with frame -1 for each camera that has fallen silent since the last time,
+            stamped ``now`` and ``utc``.
         """
         readings = []
-        for camera, tracker in self._trackers.items():
-            if now - self._newest[camera] >= silence and (lost := tracker.expire(float("inf"))):
-                self._forget(camera, lost)
-                readings.append(Reading(Stamp(camera, -1, now, utc), (), tuple(lost)))
+        for camera in [each for each, newest in self._newest.items() if now - newest >= silence]:
+            del self._newest[camera]
+            lost = self._trackers[camera].expire(float("inf"))
+            self._forget(camera, lost)
+            readings.append(Reading(Stamp(camera, -1, now, utc), (), tuple(lost)))
         return readings
 
     def _forget(self, camera: str, tracks: list[int]) -> None:

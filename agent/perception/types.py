@@ -25,6 +25,7 @@ class Stamp:
         captured: monotonic seconds at capture.
         utc: seconds since the epoch at capture.
         view: how the camera saw at the time.
+        size: width and height of the image, pixels; (0, 0) where there is none.
     """
 
     camera: str
@@ -32,6 +33,7 @@ class Stamp:
     captured: float
     utc: float
     view: View = field(default="clear", kw_only=True)
+    size: tuple[int, int] = field(default=(0, 0), kw_only=True)
 
     @property
     def blind(self) -> bool:
@@ -52,7 +54,8 @@ class Frame(Stamp):
     @property
     def stamp(self) -> Stamp:
         """The frame without its image: what may wait in a queue without holding on to pixels."""
-        return Stamp(self.camera, self.index, self.captured, self.utc, view=self.view)
+        height, width = self.image.shape[:2]
+        return Stamp(self.camera, self.index, self.captured, self.utc, view=self.view, size=(width, height))
 
 
 @dataclass(frozen=True, slots=True)

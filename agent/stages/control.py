@@ -205,7 +205,9 @@ class _Desk:
                 return People(people=tuple(self._gallery.people()))
             case control.GetStatus():
                 state: Literal["recording", "idle"] = "recording" if self._recorder.name else "idle"
-                return Status(pack=self._pack_digest, state=state, health=self._live.health)
+                return Status(
+                    pack=self._pack_digest, state=state, health=self._live.health, driver=self._live.driver
+                )
         return Done()
 
     def _record(self, request: control.Record, envelope: list[bytes]) -> None:

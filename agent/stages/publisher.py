@@ -11,11 +11,12 @@ import zmq
 
 from agent import sockets
 from agent.config import Config
-from agent.events import Event
+from agent.events import DriverEvent, Event
 from agent.last_values import LastValues
+from agent.live import Live
 from agent.mailbox import Mailbox, take_any
 from agent.perception.types import Reading
-from agent.publishing import Narrator
+from agent.publishing import DriverNarrator, Narrator
 from agent.stage import Stage
 
 _NEWCOMER_S = 0.05  # how soon somebody who subscribes is heard, and how often at most something is said again
@@ -42,6 +43,7 @@ class PublisherStage(Stage):
         self,
         config: Config,
         labels: Sequence[str],
+        live: Live,
         readings: Mailbox[Reading],
         outbox: Mailbox[Event],
         before: "PublisherStage | None" = None,
@@ -49,9 +51,10 @@ class PublisherStage(Stage):
         """Publish from two mailboxes that share their condition.
 
         Args:
-            config: its ``events`` table and endpoint are used.
+            config: its ``events`` table, endpoint and ``driver_camera`` are used.
             labels: the pack's expressions, in the order of ``Emotion.probabilities``.
-            readings: become ``face``, ``identity`` and ``emotion`` events.
+            live: says by what to know the driver, and is told who that is.
+            readings: become ``face``, ``identity``, ``emotion`` and ``driver`` events.
             outbox: any other events; their ``seq`` is set here.
             before: the stage in whose place this is put, whose numbers go on.
         """
@@ -61,6 +64,9 @@ class PublisherStage(Stage):
         self._queue = min(config.events.queue, int(config.events.queue_mb * 2**20 / longest(config)) or 1)
         self._encode = msgspec.json.encode if config.events.encoding == "json" else msgspec.msgpack.encode
         self._narrator: Narrator = Narrator(labels, before._narrator if before else None)
+        self._driver_camera = config.driver_camera
+        self._driver_narrator: DriverNarrator = DriverNarrator(before._driver_narrator if before else None)
+        self._live = live
         self._boxes: tuple[Mailbox[Any], ...] = (readings, outbox)
         self._arrival = outbox.arrival
         self._counts: Counter[str] = before._counts.copy() if before else Counter()
@@ -110,12 +116,22 @@ class PublisherStage(Stage):
         """Send all events of one item; one part names the topic, the other holds the event."""
         if item is None:
             return
-        for event in self._narrator.events(item) if isinstance(item, Reading) else [item]:
+        for event in self._events(item) if isinstance(item, Reading) else [item]:
             topic = str(event.__struct_config__.tag)
             with self.acting():
                 numbered = msgspec.structs.replace(event, seq=self._number(topic))
                 self._last_values.note(topic, numbered)
                 self._send(socket, topic, numbered)
+                if isinstance(numbered, DriverEvent):
+                    self._live.driver = numbered
+
+    def _events(self, reading: Reading) -> list[Event]:
+        """All that is to be told after a reading."""
+        events = self._narrator.events(reading)
+        if reading.frame.camera == self._driver_camera:
+            told = self._driver_narrator.event(reading, self._live.config.driver)
+            events += [told] if told else []
+        return events
 
     def _welcome(self, socket: zmq.Socket[bytes]) -> None:
         """Tell those who have subscribed what holds; however often somebody does, not more often than is useful."""

@@ -44,6 +44,14 @@ export function watch(address, show) {
 
 const names = (event) => event?.person ?? { seen: "somebody", unknown: "a stranger" }[event?.change] ?? "";
 
+export function driver(event) {
+  if (!event.present) return event.present === false ? "nobody" : "not seen";
+  return event.person ?? (event.state === "unknown" ? "a stranger" : "somebody");
+}
+
+// Whether a warning is passed on to the driver is up to who knows the car's speed.
+export const badge = (event) => event.warning ? `warning ${event.warning}` : event.present ? event.attention : "";
+
 // The page
 
 function row(...cells) {
@@ -63,9 +71,9 @@ function show(state, connected) {
   });
   document.getElementById("faces").replaceChildren(...faces);
   const drivers = [...state.drivers.values()].map((event) => {
-    const told = Object.entries(event).filter(([, value]) => ["string", "boolean"].includes(typeof value));
-    const facts = told.filter(([key]) => !["topic", "utc", "camera", "valid"].includes(key));
-    return row(event.camera, facts.map(([key, value]) => `${key}: ${value}`).join(", "));
+    const line = row(event.camera, driver(event), event.emotion ?? "", badge(event));
+    line.lastChild.className = `badge ${event.warning ? "warning" : event.attention}`;
+    return line;
   });
   document.getElementById("drivers").replaceChildren(...drivers);
   const health = state.health;

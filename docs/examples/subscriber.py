@@ -48,6 +48,14 @@ def events(socket: zmq.Socket) -> Iterator[dict]:
             yield event
 
 
+def driver(event: dict) -> str:
+    """How the driver is, in a line. Whether a warning is passed on is up to who knows the car's speed."""
+    if not event["present"]:
+        return "driver: nobody" if event["present"] is False else "driver: not seen"
+    warning = f", warning {event['warning']}" if event["warning"] else ""
+    return f"driver: {event['person'] or 'somebody'}, {event['attention']}{warning}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -56,7 +64,8 @@ def main() -> None:
     parser.add_argument("--key", help="file with both halves of our key; for tcp://")
     parser.add_argument("--server", help="the daemon's public key; for tcp://")
     asked = parser.parse_args()
-    socket = connect(asked.endpoint, ["identity", "emotion", "health"], asked.key, asked.server)
+    socket = connect(asked.endpoint, ["identity", "emotion", "driver", "health"], asked.key, asked.server)
+    last = ""
     for event in events(socket):
         match event["topic"]:
             case "identity":
@@ -66,6 +75,10 @@ def main() -> None:
                 )
             case "emotion":
                 print(f"camera {event['camera']}, track {event['track']}: {event['label']}", flush=True)
+            case "driver":
+                if driver(event) != last:
+                    last = driver(event)
+                    print(last, flush=True)
             case "health":
                 print("; ".join(event["problems"]) or "all is well", flush=True)
 

@@ -21,6 +21,8 @@ from agent import curve_keys
 from agent.config import Config, Curve, Events
 from agent.events import Event
 from agent.events_doc import EXAMPLES
+from agent.gallery.types import Snapshot
+from agent.live import Live
 from agent.mailbox import Mailbox
 from agent.perception.types import Reading
 from agent.stages.publisher import PublisherStage
@@ -53,10 +55,10 @@ def daemon(request, tmp_path, free_port) -> Iterator[Daemon]:
     arrival = threading.Condition()
     outbox = Mailbox[Event](256, arrival)
     config = Config(events=Events(endpoint=endpoint), curve=Curve(folder=str(curve)))
-    stage = PublisherStage(config, (), Mailbox[Reading](256, arrival), outbox)
+    stage = PublisherStage(config, (), Live(Snapshot(), config), Mailbox[Reading](256, arrival), outbox)
     stage.start()
     made = Daemon(endpoint, keys, outbox, curve)
-    for topic in ("identity", "emotion"):
+    for topic in ("identity", "emotion", "driver"):
         made.say(topic)  # once, before anybody listens: who comes later is told all the same
     ended = threading.Event()
 
@@ -103,7 +105,13 @@ def lines_until(process: subprocess.Popen[str], *wanted: str) -> list[str]:
 def test_the_subscriber_in_python(daemon, start):
     options = ["--key", daemon.keys[0], "--server", daemon.keys[1]] if daemon.keys else []
     reader = start(sys.executable, str(EXAMPLE / "subscriber.py"), daemon.endpoint, *options)
-    lines_until(reader, "track 3: confirmed Ada", "track 3: happy", "all is well")
+    lines_until(
+        reader,
+        "track 3: confirmed Ada",
+        "track 3: happy",
+        "driver: Ada, distracted, warning 1",
+        "all is well",
+    )
     other = start(sys.executable, str(EXAMPLE / "subscriber.py"), daemon.endpoint, *options)
     lines_until(other, "track 3: confirmed Ada")
     daemon.say("identity", change="lost")
@@ -210,7 +218,7 @@ def test_a_browser_is_told_the_present_state_and_what_follows(daemon, bridge):
     assert "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
     stream = frames(wire, rest)
     seen: set[str] = set()
-    while seen != {"identity", "emotion", "health"}:
+    while seen != {"identity", "emotion", "driver", "health"}:
         kind, content = next(stream)
         assert kind == 0x81
         seen.add(json.loads(content)["topic"])
@@ -266,13 +274,15 @@ def test_there_are_only_so_many_browsers_and_those_that_go_make_room(bridge):
 
 
 PAGE = """
-import { watch } from "%s";
+import { badge, driver, watch } from "%s";
 let shown = 0;
 watch("%s", (state, connected) => {
   const [face] = state.faces.values();
-  if (connected && state.health && face?.identity && face?.emotion && ++shown === 1) {
+  const at = state.drivers.get("cabin");
+  if (connected && state.health && at && face?.identity && face?.emotion && ++shown === 1) {
     const { identity, emotion } = face;
-    console.log(JSON.stringify({ who: identity.person, how: emotion.label, fps: state.health.fps }));
+    const drives = `${driver(at)}, ${badge(at)}`;
+    console.log(JSON.stringify({ who: identity.person, how: emotion.label, drives, fps: state.health.fps }));
   } else if (shown && state.faces.size === 0) {
     console.log("gone");
     process.exit(0);
@@ -293,7 +303,12 @@ def test_the_page_follows_a_face_until_it_is_lost(daemon, bridge, start, tmp_pat
     address = bridge.address.strip().replace("http://", "ws://") + "events"
     program.write_text(PAGE % ((EXAMPLE / "live.mjs").as_uri(), address))
     page = start(node, *options, str(program))
-    assert json.loads(page.stdout.readline()) == {"who": "Ada", "how": "happy", "fps": EXAMPLES["health"].fps}
+    assert json.loads(page.stdout.readline()) == {
+        "who": "Ada",
+        "how": "happy",
+        "drives": "Ada, warning 1",
+        "fps": EXAMPLES["health"].fps,
+    }
     daemon.say("identity", change="lost")
     assert page.stdout.readline() == "gone\n"
 

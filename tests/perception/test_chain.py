@@ -67,6 +67,21 @@ def test_the_people_before_a_silent_camera_are_gone(chain, two_people):
     assert [each.frame.camera for each in chain.end_silent(102.0, 7.0, 0)] == ["rear"]
 
 
+def test_a_camera_that_saw_nobody_falls_silent_too_and_is_told_once_each_time(chain, two_people):
+    nobody = np.full_like(two_people[0], 90)
+    for start in (100.0, 200.0):
+        chain.process(frame(nobody, 0, start), NOBODY)
+        assert chain.end_silent(start + 0.9, 0.0, 1.0) == []
+        (reading,) = chain.end_silent(start + 1.0, 0.0, 1.0)
+        assert (reading.frame.index, reading.faces, reading.lost) == (-1, (), ())
+        assert chain.end_silent(start + 5.0, 0.0, 1.0) == []
+
+
+def test_a_reading_says_how_large_its_picture_is(chain, two_people):
+    height, width = two_people[0].shape[:2]
+    assert chain.process(frame(two_people[0], 0, 1.0), NOBODY).frame.size == (width, height)
+
+
 def test_a_decided_face_is_looked_at_only_now_and_then(chain, two_people):
     looks = [chain.process(frame(two_people[0], i, i / 30), NOBODY).faces[0].embedding for i in range(30)]
     assert 6 <= sum(look is not None for look in looks) <= 9  # three votes, then five times a second

@@ -89,7 +89,9 @@ class Served:
         """Start the stage, in the place of another if there is one."""
         if self.kind == "events":
             readings = Mailbox[Reading](256, self.outbox.arrival)
-            self.stage: Stage = PublisherStage(self.config, (), readings, self.outbox)
+            self.stage: Stage = PublisherStage(
+                self.config, (), Live(Snapshot(), self.config), readings, self.outbox
+            )
         else:
             self.stage = ControlStage(self.config, "a" * 64, Live(Snapshot()), self.outbox, 0.93)
         self.stage.start()

@@ -20,8 +20,9 @@ import zmq
 from agent.config import Config, Curve, Events
 from agent.enrolment import ADVICE
 from agent.events import Event, HealthEvent
-from agent.gallery.types import LONGEST_NAME
+from agent.gallery.types import LONGEST_NAME, Snapshot
 from agent.listening import listen as hear
+from agent.live import Live
 from agent.mailbox import Mailbox
 from agent.perception.types import Detection, Emotion, Face, Match, Pose, Quality, Reading, Stamp
 from agent.sockets import EndpointError
@@ -95,7 +96,7 @@ class Publisher:
         self.outbox = Mailbox[Event](256, arrival)
         # Keys have tests of their own, in test_network.py.
         config = Config(events=Events(endpoint=endpoint, **events), curve=Curve(insecure=True))
-        self.stage = PublisherStage(config, LABELS, self.readings, self.outbox)
+        self.stage = PublisherStage(config, LABELS, Live(Snapshot(), config), self.readings, self.outbox)
         self.endpoint = endpoint
 
     def feed(self, first: int, end: int, faces: int = 1) -> None:

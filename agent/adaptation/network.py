@@ -1,0 +1,228 @@
+"""A face network as a torch module whose only parameters are its norm parameters; torch comes with the extra ``adapt``.
+
+What a pack's graph is made of is little: convolutions, norm layers (a factor and an addend for each channel, see
+``engines.norms``), pooling and a few sums. Other operators are refused by name.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engines.engine import EngineError
+
+_NORM = "norm."
+
+
+class Norm(nn.Module):
+    """A norm layer: y = scale · x + shift for each channel, as the graph has it.
+
+    Attributes:
+        scale: float32 [channels].
+        shift: float32 [channels].
+        renormalise: what is done to x before: nothing, or such as bringing it to the source's moments.
+    """
+
+    def __init__(self, scale: NDArray[np.float32], shift: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.from_numpy(scale.reshape(-1).copy()))
+        self.shift = nn.Parameter(torch.from_numpy(shift.reshape(-1).copy()))
+        self.renormalise: Callable[[Tensor], Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float32 [n, channels, height, width] to the same."""
+        if self.renormalise is not None:
+            x = self.renormalise(x)
+        return x * self.scale[:, None, None] + self.shift[:, None, None]
+
+
+class FaceNetwork(nn.Module):
+    """The graph of a face network, from ``chip`` to some of its outputs.
+
+    Attributes:
+        norms: the norm layers, by their name in the graph without ``norm.``, in the graph's order.
+    """
+
+    def __init__(self, model: onnx.ModelProto, outputs: Iterable[str] = ("embedding", "emotion")) -> None:
+        """Take over ``model``'s weights.
+
+        Args:
+            model: a pack's face network, float32.
+            outputs: what is wanted; what they do not depend on is left out.
+
+        Raises:
+            EngineError: the graph has an operator that is not known here.
+        """
+        super().__init__()
+        constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+        self.outputs = tuple(outputs)
+        self._steps: list[tuple[Callable[..., Tensor], tuple[str, ...], str]] = []
+        self.norms: dict[str, Norm] = {}
+        scaled: dict[str, str] = {}  # product of a norm layer, and what the layer read
+        for node in _needed(model.graph, self.outputs):
+            factor = next((name for name in node.input if name.startswith(_NORM)), None)
+            (result,) = node.output
+            if factor is not None and node.op_type == "Mul":
+                scaled[result] = next(name for name in node.input if name != factor)
+                continue
+            if factor is not None and node.op_type == "Add":
+                source = next(name for name in node.input if name != factor)
+                name = factor.removeprefix(_NORM).removesuffix(".shift")
+                norm = Norm(constants[f"{_NORM}{name}.scale"], constants[factor])
+                self.norms[name] = norm
+                self.add_module(name.replace(".", "_"), norm)
+                self._steps.append((norm, (scaled[source],), result))
+                continue
+            build = _OPERATORS.get(node.op_type)
+            if build is None:
+                raise EngineError(f"{model.graph.name}: operator {node.op_type} cannot be adapted here")
+            fixed = [constants[name] for name in node.input if name in constants]
+            variable = tuple(name for name in node.input if name not in constants)
+            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            self._steps.append((build(fixed, attributes), variable, result))
+        last = {name: i for i, (_, reads, _) in enumerate(self._steps) for name in reads}
+        self._done = [
+            [n for n, at in last.items() if at == i and n not in self.outputs]
+            for i in range(len(self._steps))
+        ]
+
+    def forward(self, chips: Tensor) -> dict[str, Tensor]:
+        """The wanted outputs for ``chips``, uint8 BGR [n, side, side, 3]."""
+        values = {"chip": chips}
+        for (step, reads, result), done in zip(self._steps, self._done, strict=True):
+            values[result] = step(*(values[name] for name in reads))
+            for name in done:
+                del values[name]
+        return {name: values[name] for name in self.outputs}
+
+    def read_norms(self) -> dict[str, NDArray[np.float32]]:
+        """The norm parameters as ``engines.norms.read_norms`` names them; copies."""
+        return {
+            f"{_NORM}{name}.{kind}": parameter.detach().numpy().copy()
+            for name, norm in self.norms.items()
+            for kind, parameter in (("scale", norm.scale), ("shift", norm.shift))
+        }
+
+    @torch.no_grad()
+    def write_norms(self, params: dict[str, NDArray[np.float32]]) -> None:
+        """Set norm parameters; those of layers that were left out are passed over."""
+        for name, value in params.items():
+            layer, _, kind = name.removeprefix(_NORM).rpartition(".")
+            if layer in self.norms:
+                getattr(self.norms[layer], kind).copy_(torch.from_numpy(value.reshape(-1)))
+
+
+def _needed(graph: onnx.GraphProto, outputs: tuple[str, ...]) -> list[onnx.NodeProto]:
+    """The nodes on which ``outputs`` depend, in the graph's order."""
+    wanted, kept = set(outputs), []
+    for node in reversed(graph.node):
+        if wanted & set(node.output):
+            kept.append(node)
+            wanted |= set(node.input)
+    return kept[::-1]
+
+
+_Fixed = list[NDArray[Any]]
+_Attributes = dict[str, Any]
+
+
+def _convolution(fixed: _Fixed, attributes: _Attributes) -> Callable[..., Tensor]:
+    weight = torch.from_numpy(fixed[0].copy())
+    bias = torch.from_numpy(fixed[1].copy()) if len(fixed) > 1 else None
+    stride = tuple(attributes.get("strides", (1, 1)))
+    groups = attributes.get("group", 1)
+    pads = attributes.get("pads", (0, 0, 0, 0))
+    top, left, bottom, right = pads
+    if (top, left) == (bottom, right):
+        return lambda x: functional.conv2d(x, weight, bias, stride, (top, left), groups=groups)
+    return lambda x: functional.conv2d(
+        functional.pad(x, (left, right, top, bottom)), weight, bias, stride, groups=groups
+    )
+
+
+def _max_pool(_fixed: _Fixed, attributes: _Attributes) -> Callable[..., Tensor]:
+    kernel, stride = tuple(attributes["kernel_shape"]), tuple(attributes.get("strides", (1, 1)))
+    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
+    return lambda x: functional.max_pool2d(
+        functional.pad(x, (left, right, top, bottom), value=float("-inf")), kernel, stride
+    )
+
+
+def _average_pool(_fixed: _Fixed, attributes: _Attributes) -> Callable[..., Tensor]:
+    kernel, stride = tuple(attributes["kernel_shape"]), tuple(attributes.get("strides", (1, 1)))
+    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
+    if (top, left) == (bottom, right):
+        inside = bool(attributes.get("count_include_pad", 0))
+        return lambda x: functional.avg_pool2d(x, kernel, stride, (top, left), count_include_pad=inside)
+    raise EngineError("average pooling with uneven padding cannot be adapted here")
+
+
+def _pad(fixed: _Fixed, _attributes: _Attributes) -> Callable[..., Tensor]:
+    pads = [int(p) for p in fixed[0]]
+    rank = len(pads) // 2
+    turned = [p for axis in reversed(range(rank)) for p in (pads[axis], pads[axis + rank])]
+    return lambda x: functional.pad(x, turned)
+
+
+def _reduce_mean(fixed: _Fixed, attributes: _Attributes) -> Callable[..., Tensor]:
+    axes = tuple(int(a) for a in (fixed[0] if fixed else attributes["axes"]))
+    keep = bool(attributes.get("keepdims", 1))
+    return lambda x: x.mean(axes, keepdim=keep)
+
+
+def _reduce_l2(fixed: _Fixed, attributes: _Attributes) -> Callable[..., Tensor]:
+    axes = tuple(int(a) for a in (fixed[0] if fixed else attributes["axes"]))
+    keep = bool(attributes.get("keepdims", 1))
+    return lambda x: torch.linalg.vector_norm(x, dim=axes, keepdim=keep)
+
+
+def _multiply_matrix(fixed: _Fixed, _attributes: _Attributes) -> Callable[..., Tensor]:
+    weight = torch.from_numpy(fixed[0].copy())
+    return lambda x: x @ weight
+
+
+def _gemm(fixed: _Fixed, attributes: _Attributes) -> Callable[..., Tensor]:
+    weight, bias = (torch.from_numpy(each.copy()) for each in fixed)
+    if not attributes.get("transB", 0):
+        weight = weight.T
+    return lambda x: functional.linear(x, weight, bias)
+
+
+def _sum(fixed: _Fixed, _attributes: _Attributes) -> Callable[..., Tensor]:
+    if fixed:
+        addend = torch.from_numpy(fixed[0].copy())
+        return lambda x: x + addend
+    return lambda a, b: a + b
+
+
+def _product(fixed: _Fixed, _attributes: _Attributes) -> Callable[..., Tensor]:
+    if fixed:
+        factor = torch.from_numpy(fixed[0].copy())
+        return lambda x: x * factor
+    return lambda a, b: a * b
+
+
+_OPERATORS: dict[str, Callable[[_Fixed, _Attributes], Callable[..., Tensor]]] = {
+    "Conv": _convolution,
+    "MaxPool": _max_pool,
+    "AveragePool": _average_pool,
+    "Pad": _pad,
+    "ReduceMean": _reduce_mean,
+    "ReduceL2": _reduce_l2,
+    "MatMul": _multiply_matrix,
+    "Gemm": _gemm,
+    "Add": _sum,
+    "Mul": _product,
+    "Transpose": lambda _, attributes: lambda x: x.permute(*attributes["perm"]),
+    "Cast": lambda *_: lambda x: x.float(),
+    "Relu": lambda *_: torch.relu,
+    "Sigmoid": lambda *_: torch.sigmoid,
+    "GlobalAveragePool": lambda *_: lambda x: x.mean((2, 3), keepdim=True),
+    "Div": lambda *_: lambda a, b: a / b,
+}
