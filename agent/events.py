@@ -412,11 +412,5 @@ TOPICS: dict[str, type[Event]] = {
 }
 
 AnyEvent = (
-    FaceEvent
-    | IdentityEvent
-    | EmotionEvent
-    | DriverEvent
-    | EnrollmentEvent
-    | AdaptationEvent
-    | HealthEvent
+    FaceEvent | IdentityEvent | EmotionEvent | DriverEvent | EnrollmentEvent | AdaptationEvent | HealthEvent
 )
