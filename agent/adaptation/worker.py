@@ -29,6 +29,7 @@ from agent.adaptation.messages import (
 from agent.adaptation.ring import RingReader, Shape
 from agent.adaptation.types import Adapts
 from agent.config import AdaptationSettings
+from engines.errors import UserError
 
 Make = Callable[[Path, AdaptationSettings, int], Adapts]
 """Makes an adapter for the face network in a file, by settings and a seed."""
@@ -155,7 +156,9 @@ def main(make: Make) -> None:
 
 def adapter_of_pack(face: Path, settings: AdaptationSettings, seed: int) -> Adapts:
     """The adapter for a pack's face network."""
-    raise NotImplementedError
+    raise UserError(
+        f"{face}: there is nothing yet that could adapt it by seed {seed} and tier {settings.tier}"
+    )
 
 
 if __name__ == "__main__":
