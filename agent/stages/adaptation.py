@@ -304,6 +304,7 @@ class AdaptationStage(Stage):
         *,
         accepted: bool = True,
     ) -> AdaptationEvent:
+        self._reason = reason
         return AdaptationEvent(
             monotonic=time.monotonic(),
             utc=rfc3339(time.time()),
@@ -320,7 +321,6 @@ class AdaptationStage(Stage):
     def _tell(self, event: AdaptationEvent, swap_ms: float | None = None) -> None:
         if swap_ms is not None:
             event = msgspec.structs.replace(event, swap_ms=round(swap_ms, 4))
-        self._reason = event.reason
         log.info(
             "adaptation: %s, %s; %s runs, %d layers changed",
             event.reason,
