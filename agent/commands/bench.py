@@ -7,6 +7,7 @@ import typer
 
 from agent import blas
 from agent.commands.config import FileOption
+from agent.words import counted
 from engines.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def bench(
 
     Console().print(times_table({**report.stages, "frame": report.frame_ms}))
     typer.echo(
-        f"{report.frames} frames, {report.faces} faces, {report.fps:.1f} frames a second, "
+        f"{counted(report.frames, 'frame')}, {counted(report.faces, 'face')}, {report.fps:.1f} frames a second, "
         f"overhead {report.overhead:.3f}"
     )
     if report.budget_ms:
