@@ -47,7 +47,7 @@ _UNDECIDED_WAIT_S = 0.1
 
 _SHAPE = 256  # newest costs of a step that are remembered: nine seconds of detections at 30 frames a second …
 _MEMORY_S = 30.0  # … and none older than this: what is no longer done must not stay dear for ever …
-_FEWEST = 9  # … but so many in any case
+_FEWEST = 9  # … but so many, as long as one of them is not too old
 
 _FLUKES = 2
 """So many of the remembered detections may have been too long without a consequence: a machine hiccups now and then,
@@ -96,14 +96,20 @@ class _Shape:
             count > _SHAPE or self._newest[0].at < now - _MEMORY_S
         ):
             del self._sorted[bisect_left(self._sorted, self._newest.popleft().multiple)]
+        if self._newest and self._newest[-1].at < now - _MEMORY_S:
+            self._keep([])
 
     def forget_above(self, pace: float) -> None:
         """Forget what was measured at a higher pace than this, but for the usual where nothing else is known.
 
         The costs of a busy machine differ more than those of a quiet one.
         """
+        self._keep([each for each in self._newest if each.pace <= pace])
+
+    def _keep(self, costs: "list[_Cost]") -> None:
+        """Forget all others, but for the usual one where there are none."""
         usual = [each for each in self._newest if each.multiple == self._sorted[len(self._sorted) // 2]][:1]
-        self._newest = deque([each for each in self._newest if each.pace <= pace] or usual)
+        self._newest = deque(costs or usual)
         self._sorted = sorted(each.multiple for each in self._newest)
 
     def over(self, multiple: float, flukes: int) -> float:
@@ -162,6 +168,7 @@ class Costs:
         self._finds = {False: _Shape(), True: _Shape()}
         self._looks = _Shape()
         self._tries: list[float] = []
+        self._ratios: list[float] = []  # of the tries to the full detections of the same frames
         self._coarse = 0.0
         self._pace = 0.0
         self._dearest = 0.0  # pace since it last fell clearly
@@ -183,6 +190,8 @@ class Costs:
     def found(self, ms: float, at: float, *, coarse: bool) -> None:
         """A detection in the frame captured ``at`` took ``ms`` milliseconds, all around it included."""
         self._newest.append(_Found(ms, coarse, ms / self._coarse if coarse else ms))
+        if len(self._ratios) < len(self._tries) and ms > 0:
+            self._ratios.append(self._tries[-1] / ms)
         self._pace = pace = _median([each.pace for each in self._newest])
         if len(self._newest) < _PACE or pace <= 0:
             return
@@ -195,11 +204,12 @@ class Costs:
         self._finds[middle.coarse].add(_Cost(middle.ms / pace, pace, at))
         for look in middle.looks:
             self._looks.add(_Cost(look / pace, pace, at))
-        if len(self._tries) >= _PACE:
-            self._coarse = _median(self._tries) / pace
+        if len(self._ratios) >= _PACE:
+            self._coarse = _median(self._ratios)
             for each in self._tries:
                 self._finds[True].add(_Cost(each / pace, pace, at))
             self._tries.clear()
+            self._ratios.clear()
         for shape in self._finds.values():
             shape.age(at)
 

@@ -231,6 +231,28 @@ def test_hiccups_that_come_together_shed_work_for_a_moment_and_not_for_ever():
     assert rungs(cabin.drive(5)) == {0}
 
 
+def test_a_bad_start_before_an_overload_is_forgotten_too():
+    cabin = Cabin()
+    for _ in range(6):
+        for find in (FIND, FIND, 4 * FIND):
+            cabin.frame(find=find)
+    cabin.drive(30, lambda: 4.0)
+    cabin.drive(35)
+    assert rungs(cabin.drive(5)) == {0}
+
+
+def test_a_hiccup_while_the_small_picture_is_tried_teaches_nothing_wrong():
+    for slow in range(9):
+        cabin = Cabin()
+        for count in range(9):
+            # A neighbour for some frames: both detections of a frame are slowed alike.
+            cabin.frame(*((FIND, LOOK) if count < slow else (6 * FIND, 6 * LOOK)))
+        assert cabin.budget.costs.knows_coarse
+        cabin.drive(10, lambda: 4.0)
+        cabin.drive(10)
+        assert cabin.drive(1)[-1].rung == 0
+
+
 def test_two_hiccups_are_no_overload():
     cabin = Cabin()
     cabin.drive(10)

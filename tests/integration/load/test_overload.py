@@ -165,14 +165,16 @@ def test_a_chain_slowed_four_times_keeps_its_deadline_and_knows_who_is_there(
     health = subscriber.wait_for(topic="health")
     neighbour(0)
     gone = time.monotonic()  # the clock of the events
-    back_s = subscriber.wait_for(120, topic="face", rung=0)["monotonic"] - gone
-    after = frames(subscriber, 300)
+    after = frames(subscriber, FRAMES)
+    back_s = next((each["monotonic"] - gone for each in after if each["rung"] == 0), np.inf)
+    again = [each["rung"] == 0 for each in after if each["monotonic"] - gone > back_s]
+    still = float(np.median(detection_ms(after)) / np.median(alone))
     end(process)
     print(
         f"{slower:.1f} times as slow, budget {budget_ms:.1f} ms ({unshed:.0%} late without one): "
         f"{len(late)} of {FRAMES} frames late, {np.round(late)} ms; faces looked for in {seen:.0%}, the man known in "
-        f"{confirmed:.1%}; all back after {back_s:.1f} s, then rung 0 in "
-        f"{np.mean([each['rung'] == 0 for each in after]):.1%}"
+        f"{confirmed:.1%}; without the neighbour {still:.1f} times as slow, all back after "
+        f"{back_s:.1f} s, then rung 0 in {np.mean(again):.1%}; frames by rung {np.bincount([each['rung'] for each in after])}"
     )
     assert len(late) <= 0.01 * FRAMES
     assert np.median([each["rung"] for each in overloaded]) > 0
