@@ -174,7 +174,8 @@ def test_a_chain_slowed_four_times_keeps_its_deadline_and_knows_who_is_there(
         f"{slower:.1f} times as slow, budget {budget_ms:.1f} ms ({unshed:.0%} late without one): "
         f"{len(late)} of {FRAMES} frames late, {np.round(late)} ms; faces looked for in {seen:.0%}, the man known in "
         f"{confirmed:.1%}; without the neighbour {still:.1f} times as slow, all back after "
-        f"{back_s:.1f} s, then rung 0 in {np.mean(again):.1%}; frames by rung {np.bincount([each['rung'] for each in after])}"
+        f"{back_s:.1f} s, then rung 0 in {np.mean(again):.1%}; frames by rung "
+        f"{np.bincount([each['rung'] for each in after])}"
     )
     assert len(late) <= 0.01 * FRAMES
     assert np.median([each["rung"] for each in overloaded]) > 0
