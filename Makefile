@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-vm bench soak clean
+.PHONY: help venv run test test-vm test-load bench soak clean
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -25,6 +25,9 @@ test: $(VENV)/.dev ## linters, type checker and all tests
 
 test-vm: $(VENV)/.dev ## try the service in a virtual machine with real systemd (root, qemu; long)
 	$(BIN)/pytest tests/vm
+
+test-load: $(VENV)/.dev ## measure the latency budget beside a busy neighbour (a quiet machine, minutes)
+	$(BIN)/pytest -rP tests/integration/load
 
 bench: venv ## measure the chain on the sample clip
 	@$(BIN)/cabinsense models fetch --samples

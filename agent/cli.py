@@ -21,9 +21,11 @@ from agent.commands import (
     keys,
     models,
     record,
+    reload,
     run,
     status,
 )
+from agent.logs import is_journal
 from agent.stage import MAY_HANG
 from engines.errors import UserError
 
@@ -36,6 +38,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("status")(status.status)
+app.command("reload")(reload.reload)
 app.command("events")(events.events)
 app.command("record")(record.record)
 app.command("analyze")(analyze.analyze)
@@ -84,7 +87,8 @@ def _run() -> int:
         typer.echo(f"error: the output cannot be written: {error.strerror}; make room for it", err=True)
         return 1
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        # What is printed there stays in the journal, which is to name nobody.
+        typer.echo(f"error: {error.unnamed if is_journal(sys.stderr) else error}", err=True)
         return 1
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)

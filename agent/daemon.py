@@ -32,6 +32,7 @@ from agent.stages.perception import PerceptionStage
 from agent.stages.publisher import PublisherStage
 from agent.statistics import FrameTimes
 from agent.supervisor import Supervisor, Trouble, Vital
+from agent.words import counted
 from engines.errors import UserError
 from engines.pack import Pack
 
@@ -334,9 +335,9 @@ class Daemon:
         self._given_up = [each for each in self._given_up if each.alive]
         if not self._supervisor.may_restart(post.name, len(self._given_up), now):
             settings = self._supervisor.settings
+            often = counted(settings.restarts, "time")
             raise DaemonError(
-                f"{what}, and stages were started anew {settings.restarts} times within {settings.window_s:g} s "
-                "already; see the log"
+                f"{what}, and stages were started anew {often} within {settings.window_s:g} s already; see the log"
             ) from stage.failure
         if not stage.give_up(_PARTING_S):
             raise DaemonError(

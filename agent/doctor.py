@@ -9,6 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from agent.words import counted
 from engines.plans import Library
 from engines.probe import CudaProbe, Device, LibraryProbe
 
@@ -323,7 +324,7 @@ def _data(facts: Facts) -> Iterator[Line]:
     elif facts.people is None:
         yield Line("gallery", "ok", f"none yet at {facts.gallery}")
     else:
-        yield Line("gallery", "ok", f"{facts.gallery}, {facts.people} people")
+        yield Line("gallery", "ok", f"{facts.gallery}, {counted(facts.people, 'person', 'people')}")
     if facts.threshold_outgrown:
         yield Line(
             "threshold",

@@ -22,6 +22,7 @@ from agent.curve_keys import KeysError
 from agent.doctor import Camera, Facts, Gate, Node, OpenCV, Plan, Wish
 from agent.gallery.threshold import InForce, of_gallery
 from agent.gallery.types import GalleryError
+from agent.words import counted
 from engines import gates, probe
 from engines.engine import EngineError
 from engines.pack import Pack, PackError, verify
@@ -238,7 +239,8 @@ def ask_daemon(config: Config) -> str:
     )
     if status.health is None:
         return "runs, has just started"
-    return f"runs, {status.health.fps:g} frames a second, {len(status.health.problems)} problems"
+    problems = counted(len(status.health.problems), "problem")
+    return f"runs, {status.health.fps:g} frames a second, {problems}"
 
 
 def _daemon(config: Config) -> tuple[str, str]:

@@ -133,7 +133,7 @@ class Stage:
             log.info("stage %s, given up before, has woken up and ended", self.name)
         except UserError as error:  # says all there is to say
             self.failure = error
-            log.error("stage %s failed: %s", self.name, error)  # noqa: TRY400
+            log.error("stage %s failed: %s", self.name, error.unnamed)  # noqa: TRY400
         except Exception as error:  # the boundary of the thread: whatever broke is kept for the supervisor
             log.exception("stage %s failed", self.name)
             self.failure = error.with_traceback(None)  # it holds on to all that the thread had in its hands

@@ -10,6 +10,7 @@ import numpy as np
 
 from agent.config import TemplateMethod
 from agent.gallery.templates import templates
+from agent.words import counted
 from calibration.lfw import calibrates
 from calibration.openset import Ints, Looks, Searches, Split, divide, enrol, joined, search
 from engines.errors import UserError
@@ -69,8 +70,9 @@ def halves(looks: Looks, enrolled: int, margin: float, splits: int = SPLITS) -> 
         several = sum(len(looks.of_person[who]) > 1 for who in people)
         if len(people) < _FEWEST or not several:
             raise TooFewError(
-                f"{len(looks.names)} people, {len(people)} of them in one half, {several} of these with two "
-                f"photographs or more, are too few; at least {_FEWEST} are needed in each half"
+                f"{counted(len(looks.names), 'person', 'people')}, {len(people)} of them in one half, "
+                f"{several} of these with two photographs or more, are too few; at least {_FEWEST} are needed "
+                "in each half"
             )
         count = min(enrolled, len(people) // 2)
         rngs = [np.random.default_rng(seed) for seed in range(splits)]

@@ -19,6 +19,7 @@ from msgspec import Struct
 from agent.config import TemplateMethod
 from agent.gallery.templates import Aggregate
 from agent.gallery.types import Calibration
+from agent.words import counted
 from calibration.metrics import equal_error_rate
 from calibration.openset import Looks, Searches, Split, divide, enrol, interval, joined, redrawn, search
 from engines.errors import UserError
@@ -129,8 +130,9 @@ def supported(looks: Looks, far: float) -> list[int]:
     if not sizes:
         needed = int(np.ceil(_RULE_OF_THREE / far))
         raise ThresholdError(
-            f"{people} people, {several} of them with two looks or more, make {trials} pairs of different people; to "
-            f"see a rate of {far:g}, {needed} are needed. Give more people, or ask for a greater rate with --far"
+            f"{counted(people, 'person', 'people')}, {several} of them with two looks or more, make {trials} "
+            f"pairs of different people; to see a rate of {far:g}, {needed} are needed. Give more people, or ask for a "
+            "greater rate with --far"
         )
     return sizes
 

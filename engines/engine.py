@@ -57,6 +57,8 @@ class Engine(Protocol):
     def with_norms(self, params: NormParameters) -> "Engine":
         """A new engine of the same model with these norm parameters; this one stays as it is.
 
+        Any thread may call this while another one runs this engine.
+
         Raises:
             ValueError: a parameter does not exist, has another size, or is not finite.
         """

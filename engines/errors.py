@@ -6,3 +6,8 @@ class UserError(Exception):
 
     The command line prints it as one line and exits with status 1; everything else is a defect and shows its trace.
     """
+
+    @property
+    def unnamed(self) -> str:
+        """The message for a log, which is to name no person."""
+        return str(self)

@@ -59,6 +59,13 @@ def test_every_live_key_exists(key):
         found = found[name]
 
 
+def test_all_of_the_budget_is_live():
+    assert set(change(Config(), wanted("[budget]\nframe_ms = 5\npower_modes.MODE_15W = 0.5")).changed) == {
+        "budget.frame_ms",
+        "budget.power_modes",
+    }
+
+
 @given(
     st.fixed_dictionaries(
         {},

@@ -232,9 +232,7 @@ def _alone(config: Config, source: str, folder: Path) -> Config:
         button=Button(),
         metrics=Metrics(),
         adaptation=msgspec.structs.replace(config.adaptation, tier="off"),
-        budget=Budget(
-            frame_ms=0
-        ),  # what adapting costs is to be seen, and not to be made up for by leaving out work
+        budget=Budget(frame_ms=0),  # or what adapting costs is made up for by leaving out work
     )
 
 

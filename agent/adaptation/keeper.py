@@ -144,9 +144,14 @@ class Keeper:
             case Failed():
                 return f"it has failed: {message.message}"
             case Beat():
-                if message.ready and not self._watch.ready:
-                    self.problem = ""
-                self._watch.heard(now, message.busy_s, ready=message.ready)
+                self._hear(now, message.busy_s, ready=message.ready)
             case Decided():
+                self._hear(now, 0.0, ready=True)
                 decisions.append(message)
         return ""
+
+    def _hear(self, now: float, busy_s: float, *, ready: bool) -> None:
+        """The worker has shown a sign of life."""
+        if ready and not self._watch.ready:
+            self.problem = ""
+        self._watch.heard(now, busy_s, ready=ready)

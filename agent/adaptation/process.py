@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import agent
-from agent.adaptation.messages import Begin, FromDaemon, FromWorker, Inbox, frame, from_worker
+from agent.adaptation.messages import Begin, FromDaemon, FromWorker, Inbox, MessageError, frame, from_worker
 from agent.adaptation.ring import RingWriter
 from agent.config import AdaptationSettings
 
@@ -29,6 +30,7 @@ _KEPT = (
     "PYTHONFAULTHANDLER",
 )
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_MOST = 1000  # messages at once; a worker says something five times a second
 _GONE_S = 1.0  # SIGKILL takes effect at once, unless the kernel itself is at work for the process
 
 
@@ -87,10 +89,13 @@ class WorkerProcess:
         """What the worker has said since the last time, and whether it may still say something.
 
         Raises:
-            MessageError: it is not a message.
+            MessageError: it is not a message, or there are too many.
         """
         open_still = self._inbox.receive(self._channel)
-        return [from_worker(body) for body in self._inbox.bodies()], open_still
+        bodies = list(islice(self._inbox.bodies(), _MOST))
+        if len(bodies) == _MOST:
+            raise MessageError(f"{_MOST} messages at once")
+        return [from_worker(body) for body in bodies], open_still
 
     def end(self) -> None:
         """Kill it, whatever it does, and clear it away."""

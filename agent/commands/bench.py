@@ -8,6 +8,7 @@ import typer
 
 from agent import blas
 from agent.commands.config import FileOption
+from agent.words import counted
 from engines.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def bench(
 
     Console().print(times_table({**report.stages, "frame": report.frame_ms}))
     typer.echo(
-        f"{report.frames} frames, {report.faces} faces, {report.fps:.1f} frames a second, "
+        f"{counted(report.frames, 'frame')}, {counted(report.faces, 'face')}, {report.fps:.1f} frames a second, "
         f"overhead {report.overhead:.3f}"
     )
     if report.budget_ms:

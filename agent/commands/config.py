@@ -20,16 +20,18 @@ def check(
     file: Annotated[
         Path | None, typer.Argument(help="The file; without it the one that the daemon would read.")
     ] = None,
+    config: FileOption = None,
 ) -> None:
     """Say whether a configuration can be used; exit status 1 if not."""
     from agent.config import SYSTEM_PATH, default_path, load
 
-    path = file or default_path()
+    if file and config and file != config:
+        raise typer.BadParameter("name one file only")
+    path = file or config or default_path()
     if path == SYSTEM_PATH and not path.exists():
         typer.echo(f"{path} does not exist: every key has its default, and no camera is configured")
         return
-    config = load(path)
-    cameras = ", ".join(camera.name for camera in config.cameras) or "none"
+    cameras = ", ".join(camera.name for camera in load(path).cameras) or "none"
     typer.echo(f"{path}: every key is known and within its bounds (cameras: {cameras})")
 
 

@@ -15,6 +15,7 @@ from agent.mailbox import Mailbox
 from agent.perception.types import Face, Reading
 from agent.stage import MAY_HANG, Stage
 from agent.statistics import FrameTimes
+from agent.words import counted
 
 _REDRAW_S = 0.1
 
@@ -130,8 +131,8 @@ class Screen(Stage):
             return
         self._console.print(times_table({**times.stage_ms(), "frame": times.frame_ms()}))
         self._console.print(
-            f"{times.frames} frames, {times.faces} faces, {times.fps:.1f} frames a second, "
-            f"{self._dropped()} frames dropped, overhead {times.overhead:.2f}"
+            f"{counted(times.frames, 'frame')}, {counted(times.faces, 'face')}, {times.fps:.1f} frames a second, "
+            f"{counted(self._dropped(), 'frame')} dropped, overhead {times.overhead:.2f}"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from agent.commands.config import FileOption
+from agent.words import counted
 from engines.errors import UserError
 
 PassphraseOption = Annotated[
@@ -36,7 +37,9 @@ def export(
     passphrase = _passphrase(passphrase_file, new=True)
     with upkeep.changing(settings) as gallery:
         people = gallery.export(file, passphrase)
-    typer.echo(f"{file}: {people} people; without the passphrase nobody can restore them")
+    typer.echo(
+        f"{file}: {counted(people, 'person', 'people')}; without the passphrase nobody can restore them"
+    )
 
 
 def restore(
@@ -55,7 +58,8 @@ def restore(
     passphrase = _passphrase(passphrase_file, new=False)
     with upkeep.changing(settings) as gallery:
         done = gallery.restore(file, passphrase, settings.gallery.max_samples, replace=replace)
-    typer.echo(f"{len(done.names)} people restored, {len(done.replaced)} of them replaced")
+    people = counted(len(done.names), "person", "people")
+    typer.echo(f"{people} restored, {len(done.replaced)} of them replaced")
     tell_missed("is still in a backup", done.missed)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from agent.commands.config import FileOption
+from agent.words import counted
 from engines.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ def renew(
         typer.echo(f"{name}: not enrolled anew: {why}", err=True)
     if failed:
         raise RenewError(
-            f"{len(failed)} of {len(files)} people could not be enrolled anew and stay unknown; name photographs of "
-            "them with --images, or delete and record them again"
+            f"{len(failed)} of {counted(len(files), 'person', 'people')} could not be enrolled anew and stay unknown; "
+            "name photographs of them with --images, or delete and record them again"
         )
 
 
@@ -149,7 +150,8 @@ def _store(config: "Config", digest: str, made: "dict[str, list[Sample]]") -> di
         }
     for name, (total, _) in stored.items():
         if total:
-            typer.echo(f"{name} is enrolled anew: {len(made[name])} samples taken, {total} in the gallery")
+            taken = counted(len(made[name]), "sample")
+            typer.echo(f"{name} is enrolled anew: {taken} taken, {total} in the gallery")
     return {name: why for name, (_, why) in stored.items() if why}
 
 

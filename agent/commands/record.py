@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.commands.config import FileOption
+from agent.words import counted
 from engines.errors import UserError
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _from_camera(config: "Config", wanted: "Record", *, as_json: bool) -> None:
         return
     taken = ", ".join(f"{count} {pose}" for pose, count in reply.poses.items() if count)
     typer.echo(
-        f"{reply.name} is enrolled: {reply.taken} samples taken ({taken}), {reply.samples} in the gallery"
+        f"{reply.name} is enrolled: {counted(reply.taken, 'sample')} taken ({taken}), {reply.samples} in the gallery"
     )
     if reply.missing:
         typer.echo(
@@ -151,7 +152,8 @@ def _from_images(
     bad = len(files) - len(taken)
     if not taken or (bad and not skip_bad):
         hint = "; --skip-bad enrols from the others" if taken else ""
-        raise RecordError(f"{bad} of {len(files)} images cannot be used, so {name} was not enrolled{hint}")
+        images = counted(len(files), "image")
+        raise RecordError(f"{bad} of {images} cannot be used, so {name} was not enrolled{hint}")
     face, threshold = pack.manifest.face, config.identity.threshold
     floor = agreement_floor(face.threshold)
     samples = _of_one_person(name, taken, floor, skip_bad=skip_bad)
@@ -166,7 +168,7 @@ def _from_images(
             if refusal:
                 raise RecordError(f"{name} was not enrolled: {refusal.advice}")
         total = gallery.enrol(name, samples, pack.manifest.digest, config.gallery.max_samples, add=add)
-    typer.echo(f"{name} is enrolled: {len(samples)} samples taken, {total} in the gallery")
+    typer.echo(f"{name} is enrolled: {counted(len(samples), 'sample')} taken, {total} in the gallery")
 
 
 def _of_one_person(

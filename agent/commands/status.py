@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.commands.config import FileOption
+from agent.words import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -95,9 +96,10 @@ def describe(found: "Status") -> "RenderableType":
     doing = "recording" if found.state == "recording" else "watching"
     head = Text.assemble(
         (doing, "bold green"),
-        f" for {_duration(health.uptime)}, {health.fps:.1f} frames a second, {health.people} people in the gallery\n"
+        f" for {_duration(health.uptime)}, {health.fps:.1f} frames a second, "
+        f"{counted(health.people, 'person', 'people')} in the gallery\n"
         f"pack {found.pack[:12]}, {health.rss_mb:.0f} MiB, {health.cpu_percent:.0f} % of a core, "
-        f"{health.dropped} messages dropped\n"
+        f"{counted(health.dropped, 'message')} dropped\n"
         f"{_budget(health)}{_adaptation(health)}",
     )
     driver = [Text(f"driver: {driver_words(found.driver)}")] if found.driver else []
@@ -110,7 +112,7 @@ def _budget(health: "HealthEvent") -> str:
     limit = "no limit" if health.budget_ms is None else f"{health.budget_ms:g} ms a frame"
     heat = f", at most {max(health.celsius.values()):.0f} °C" if health.celsius else ""
     return (
-        f"budget {limit}, rung {health.rung}; last minute {health.missed} frames late, "
+        f"budget {limit}, rung {health.rung}; last minute {counted(health.missed, 'frame')} late, "
         f"{health.dropped_frames} dropped{heat}"
     )
 
@@ -126,7 +128,8 @@ def _adaptation(health: "HealthEvent") -> str:
         worker = f"worker {found.worker}" + ("" if found.ready else " beginning")
     return (
         f"\nadaptation {found.tier}: {state} for {_duration(health.monotonic - found.since)}, {worker}, "
-        f"{found.restarts} restarts; {found.accepted} accepted, {found.refused} refused, {found.resets} resets, "
+        f"{counted(found.restarts, 'restart')}; {found.accepted} accepted, {found.refused} refused, "
+        f"{counted(found.resets, 'reset')}, "
         f"last: {found.reason or 'nothing yet'}"
     )
 

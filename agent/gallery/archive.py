@@ -46,6 +46,10 @@ _COST = (
 _Uid = Annotated[bytes, Meta(min_length=16, max_length=16)]
 _Wrapped = Annotated[bytes, Meta(min_length=_WRAPPED, max_length=_WRAPPED)]
 _Text = Annotated[str, Meta(max_length=256)]
+_Time = Annotated[
+    str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z\Z")
+]
+_LONGEST_TEXT = 4096  # characters, as of a path on Linux
 _Vector = Annotated[bytes, Meta(min_length=4, max_length=4 * 65536)]
 
 
@@ -76,21 +80,21 @@ class Header(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 class _Sample(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     embedding: _Vector
     pack: _Text
-    created: _Text
+    created: _Time
     figures: tuple[float, float, float, float, float, float, float]
-    source: Annotated[str, Meta(max_length=4096)] | None
+    source: Annotated[str, Meta(max_length=_LONGEST_TEXT)] | None
 
 
 class _Anchor(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     embedding: _Vector
     pack: _Text
-    created: _Text
+    created: _Time
 
 
 class _Person(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     uid: _Uid
     name: _Text
-    created: _Text
+    created: _Time
     samples: Annotated[list[_Sample], Meta(min_length=1)]
     anchors: list[_Anchor]
 
@@ -258,7 +262,7 @@ def _opened(data: bytes, secret: bytes) -> Archive:
 
 
 def _check_single(content: _Content) -> None:
-    """Refuse what is there twice, or is no number.
+    """Refuse what is there twice, is no number, or is text that would do something to a terminal.
 
     Raises:
         ValueError: there is something.
@@ -274,6 +278,9 @@ def _check_single(content: _Content) -> None:
         rates = each.threshold, each.far_target, each.far, each.tar, *each.tar_interval
         if not all(map(isfinite, (*rates, *(threshold for _, threshold in each.steps)))):
             raise ValueError("a threshold is not a number")
+        for text in (each.pack, each.pairs, each.created):
+            if len(text) > _LONGEST_TEXT or _shown(text) != text:
+                raise ValueError("a threshold whose description holds control characters, or is too long")
 
 
 def _stretched(passphrase: str, salt: bytes, cost: int, r: int, p: int) -> bytes:
@@ -295,17 +302,27 @@ def _packed(person: ArchivedPerson) -> _Person:
     return _Person(person.uid, person.name, person.created, samples, anchors)
 
 
+def _shown(text: str) -> str:
+    """``text`` without what a terminal would obey: control characters become U+FFFD."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(each) == "Cc" else each for each in text
+    )
+
+
 def _unpacked(person: _Person) -> ArchivedPerson:
     if person_name(person.name) != person.name:
         raise ValueError(f"the name {person.name!r}")
+    packs = [each.pack for each in person.samples] + [each.pack for each in person.anchors]
+    if any(_shown(pack) != pack for pack in packs):
+        raise ValueError("a pack's digest holds control characters")
     samples = []
     for each in person.samples:
         if not all(map(isfinite, each.figures)):
             raise ValueError("a figure is not a number")
         size, sharpness, brightness, contrast, yaw, pitch, roll = each.figures
         quality = Quality(size, sharpness, brightness, contrast, Pose(yaw, pitch, roll))
-        samples.append(
-            Kept(Sample(from_bytes(each.embedding), quality, each.source), each.pack, each.created)
-        )
+        # A photograph's path may hold anything; it is for people to read, and nothing is opened by it.
+        source = None if each.source is None else _shown(each.source)
+        samples.append(Kept(Sample(from_bytes(each.embedding), quality, source), each.pack, each.created))
     anchors = tuple(Anchor(from_bytes(each.embedding), each.pack, each.created) for each in person.anchors)
     return ArchivedPerson(person.uid, person.name, person.created, tuple(samples), anchors)

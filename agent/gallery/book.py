@@ -330,11 +330,12 @@ class Book:
         return self._sealer.stamped(row["stamp"], *_person_facts(row, parts))
 
     def _torn(self, row: dict[str, Any]) -> GalleryError:
-        return GalleryError(
-            f"{self._file.path}: the entry of {row['name']!r} (row {row['id']}) was changed by another program, or "
-            "something is missing from it; `cabinsense gallery import --replace` puts them back from a backup, "
-            "`cabinsense gallery delete` forgets them"
+        entry = f"{self._file.path}: the entry "
+        trouble = (
+            f"(row {row['id']}) was changed by another program, or something is missing from it; `cabinsense gallery "
+            "import --replace` puts them back from a backup, `cabinsense gallery delete` forgets them"
         )
+        return GalleryError(f"{entry}of {row['name']!r} {trouble}", f"{entry}of a person {trouble}")
 
     def _people(self) -> list[dict[str, Any]]:
         return self._file.rows("SELECT id, uid, name, created, stamp FROM people ORDER BY id")
@@ -367,11 +368,12 @@ class Book:
         try:
             return from_bytes(self._sealer.open(row["sealed"], *facts))
         except (TamperedError, ValueError):
-            raise GalleryError(
-                f"{self._file.path}: {kind} {row['id']} of {row['name']} does not open: it was changed, or sealed with "
-                "another key; `cabinsense gallery import --replace` puts them back from a backup, `cabinsense gallery "
-                "delete` forgets them"
-            ) from None
+            part = f"{self._file.path}: {kind} {row['id']} "
+            trouble = (
+                "does not open: it was changed, or sealed with another key; `cabinsense gallery import --replace` puts "
+                "them back from a backup, `cabinsense gallery delete` forgets them"
+            )
+            raise GalleryError(f"{part}of {row['name']} {trouble}", f"{part}{trouble}") from None
 
     def _facts(self) -> tuple[Fact, ...]:
         people = self._file.rows("SELECT uid, stamp FROM people ORDER BY uid")

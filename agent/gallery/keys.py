@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from agent.gallery.disk import flush_folder, replace, write_new
 from agent.gallery.types import GalleryError
@@ -74,10 +75,23 @@ class KeyFile:
         Raises:
             GalleryError: there is no such file, others may read it, or it holds something else.
         """
+        keys = self._read()
+        if not _usable(keys):
+            # A rotation puts a new file in the place of the one that was opened, and zeros over what that held.
+            keys = self._read()
+        if not _usable(keys):
+            raise GalleryError(
+                f"{self.path} holds no key of a gallery, or a damaged one; put back a copy, or move it away together "
+                "with the gallery and restore a backup with `cabinsense gallery import`"
+            )
+        return tuple(key for key in keys if key is not None)
+
+    def _read(self) -> tuple[Key | None, ...]:
+        """What each line of the file holds; raises GalleryError as ``load`` does."""
         try:
             with self.path.open("rb") as file:
                 # systemd lets the service in by an access list, which shows as a permission of the group.
-                if os.fstat(file.fileno()).st_mode & 0o077 and not self.given:
+                if _others_may_read(file) and not self.given:
                     raise GalleryError(
                         f"{self.path}: others may read the key of the gallery; `chmod 600` it, and if somebody may "
                         "have read it, `cabinsense gallery rotate-key`"
@@ -93,13 +107,7 @@ class KeyFile:
             raise GalleryError(
                 f"{self.path}: {error.strerror}; the key of the gallery must belong to the user who runs this"
             ) from error
-        keys = tuple(_parsed(line) for line in data.split(b"\n") if line)
-        if not 1 <= len(keys) <= 2 or None in keys:
-            raise GalleryError(
-                f"{self.path} holds no key of a gallery, or a damaged one; put back a copy, or move it away together "
-                "with the gallery and restore a backup with `cabinsense gallery import`"
-            )
-        return tuple(key for key in keys if key is not None)
+        return tuple(_parsed(line) for line in data.split(b"\n") if line)
 
     def make(self) -> Key:
         """Write a new key where there is none yet.
@@ -146,6 +154,15 @@ class KeyFile:
         return GalleryError(
             f"{self.path}: {error.strerror}; this key and its folder must belong to the user who runs this"
         )
+
+
+def _others_may_read(file: BinaryIO) -> bool:
+    return bool(os.fstat(file.fileno()).st_mode & 0o077)
+
+
+def _usable(keys: Sequence[Key | None]) -> bool:
+    """One key, or the two of a rotation."""
+    return 1 <= len(keys) <= 2 and None not in keys
 
 
 def _written(keys: Sequence[Key]) -> bytes:

@@ -364,7 +364,7 @@ class Gallery:
             try:
                 missed = finish() or ()
             except GalleryError as error:
-                missed = (str(error),)
+                missed = (error.unnamed,)
             for each in missed:
                 log.warning("%s: %s", what, each)
 

@@ -21,6 +21,16 @@ Action = Literal[
 class GalleryError(UserError):
     """The gallery cannot do what was asked; the message names the file or the person, and the remedy."""
 
+    def __init__(self, message: str, unnamed: str = "") -> None:
+        """``unnamed`` is the message without the name of a person, for those that may get into a log."""
+        super().__init__(message)
+        self._unnamed = unnamed or message
+
+    @property
+    def unnamed(self) -> str:
+        """The message for a log, which is to name no person."""
+        return self._unnamed
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:

@@ -31,12 +31,10 @@ TOP = 5
 
 ALLOWED = 0.004
 """Share of frames that the plan lets miss their deadline. Less than half of the 1 % that users are promised: what is
-planned with is an estimate from 128 frames, and half of such estimates err to the wrong side."""
+planned with is an estimate from 256 frames, and half of such estimates err to the wrong side."""
 
-_ONE_LOOK, _COARSE = (
-    3,
-    4,
-)  # rungs from which there is one look a frame, and faces are sought in a small picture
+_ONE_LOOK = 3  # rung from which there is one look a frame …
+_COARSE = 4  # … and from which faces are sought in a small picture
 
 _REFRESH_S = (0.0, 1.0, 5.0, 5.0, 5.0, 5.0)
 """By rung, the least time between two looks at a decided track; ``tracking.refresh_s`` where that is longer."""
@@ -47,8 +45,19 @@ _COVER = 0.95
 _UNDECIDED_WAIT_S = 0.1
 """So long may the look at an undecided track be put off while a dear detection leaves too little time."""
 
-_SHAPE = 128  # newest costs of a step that are remembered: four seconds of detections at 30 frames a second
+_SHAPE = 256  # newest costs of a step that are remembered: nine seconds of detections at 30 frames a second …
+_MEMORY_S = 30.0  # … and none older than this: what is no longer done must not stay dear for ever …
+_FEWEST = 9  # … but so many, as long as one of them is not too old
+
+_FLUKES = 2
+"""So many of the remembered detections may have been too long without a consequence: a machine hiccups now and then,
+and doing less does not help against that."""
+
 _PACE = 9  # newest detections whose median is the pace: five in a row move it, two slow ones do not
+
+_FALLEN = 0.6
+"""A pace below this share of an earlier one has clearly fallen: a neighbour has gone. Chance does not do that to a
+median of nine, unless single costs differ threefold."""
 
 _BLIND = 0.7
 """Share of the time after which a track is lost for which it may go unlooked-for: what is left of that time is for the
@@ -60,6 +69,9 @@ _COMFORT = 0.85
 _HOLD_S = 2.0
 """A rung is held for so long before a lower one is tried."""
 
+_SHORTER = 0.25
+"""Share of that time to wait where the pace has clearly fallen."""
+
 _LONGEST_HOLD_S = 64.0
 """Each time a lower rung proves too low, the next try waits twice as long, up to this: as senders on a network double
 their wait after each loss (Jacobson, "Congestion avoidance and control", SIGCOMM 1988)."""
@@ -69,15 +81,36 @@ class _Shape:
     """The newest costs of a step as multiples of the pace, in order of size."""
 
     def __init__(self) -> None:
-        self._newest: deque[float] = deque()
+        self._newest: deque[_Cost] = deque()
         self._sorted: list[float] = []
 
-    def add(self, multiple: float) -> None:
-        """Remember one; a full memory forgets its oldest."""
-        if len(self._newest) == _SHAPE:
-            del self._sorted[bisect_left(self._sorted, self._newest.popleft())]
-        self._newest.append(multiple)
-        insort(self._sorted, multiple)
+    def add(self, cost: "_Cost") -> None:
+        """Remember one, and forget what is too much or too old."""
+        self._newest.append(cost)
+        insort(self._sorted, cost.multiple)
+        self.age(cost.at)
+
+    def age(self, now: float) -> None:
+        """Forget what is too much or too old ``now``, seconds."""
+        while (count := len(self._newest)) > _FEWEST and (
+            count > _SHAPE or self._newest[0].at < now - _MEMORY_S
+        ):
+            del self._sorted[bisect_left(self._sorted, self._newest.popleft().multiple)]
+        if self._newest and self._newest[-1].at < now - _MEMORY_S:
+            self._keep([])
+
+    def forget_above(self, pace: float) -> None:
+        """Forget what was measured at a higher pace than this, but for the usual where nothing else is known.
+
+        The costs of a busy machine differ more than those of a quiet one.
+        """
+        self._keep([each for each in self._newest if each.pace <= pace])
+
+    def _keep(self, costs: "list[_Cost]") -> None:
+        """Forget all others, but for the usual one where there are none."""
+        usual = [each for each in self._newest if each.multiple == self._sorted[len(self._sorted) // 2]][:1]
+        self._newest = deque(costs or usual)
+        self._sorted = sorted(each.multiple for each in self._newest)
 
     def over(self, multiple: float, flukes: int) -> float:
         """Share of those above ``multiple``, of which so many do not count; 0 while nothing is remembered."""
@@ -91,6 +124,21 @@ class _Shape:
             return 0.0
         rank = min(math.ceil(_COVER * len(self._sorted)), len(self._sorted) - 1)
         return self._sorted[max(0, rank - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """What a step took.
+
+    Attributes:
+        multiple: of the pace.
+        pace: of that time, milliseconds.
+        at: that time, seconds.
+    """
+
+    multiple: float
+    pace: float
+    at: float
 
 
 @dataclass(slots=True)
@@ -120,8 +168,15 @@ class Costs:
         self._finds = {False: _Shape(), True: _Shape()}
         self._looks = _Shape()
         self._tries: list[float] = []
+        self._ratios: list[float] = []  # of the tries to the full detections of the same frames
         self._coarse = 0.0
         self._pace = 0.0
+        self._dearest = 0.0  # pace since it last fell clearly
+
+    @property
+    def pace_ms(self) -> float:
+        """What a full detection takes just now; 0 until it is known."""
+        return self._pace
 
     @property
     def knows_coarse(self) -> bool:
@@ -132,21 +187,31 @@ class Costs:
         """A coarse detection, beside the full one of the same frame, took ``ms`` milliseconds."""
         self._tries.append(ms)
 
-    def found(self, ms: float, *, coarse: bool) -> None:
-        """A detection took ``ms`` milliseconds, everything around it included."""
+    def found(self, ms: float, at: float, *, coarse: bool) -> None:
+        """A detection in the frame captured ``at`` took ``ms`` milliseconds, all around it included."""
         self._newest.append(_Found(ms, coarse, ms / self._coarse if coarse else ms))
-        self._pace = _median([each.pace for each in self._newest])
-        if len(self._newest) < _PACE or self._pace <= 0:
+        if len(self._ratios) < len(self._tries) and ms > 0:
+            self._ratios.append(self._tries[-1] / ms)
+        self._pace = pace = _median([each.pace for each in self._newest])
+        if len(self._newest) < _PACE or pace <= 0:
             return
+        self._dearest = max(self._dearest, pace)
+        if pace < _FALLEN * self._dearest:
+            self._dearest = pace
+            for shape in (*self._finds.values(), self._looks):
+                shape.forget_above(pace / _FALLEN)
         middle = self._newest[_PACE // 2]
-        self._finds[middle.coarse].add(middle.ms / self._pace)
+        self._finds[middle.coarse].add(_Cost(middle.ms / pace, pace, at))
         for look in middle.looks:
-            self._looks.add(look / self._pace)
-        if len(self._tries) >= _PACE:
-            self._coarse = _median(self._tries) / self._pace
+            self._looks.add(_Cost(look / pace, pace, at))
+        if len(self._ratios) >= _PACE:
+            self._coarse = _median(self._ratios)
             for each in self._tries:
-                self._finds[True].add(each / self._pace)
+                self._finds[True].add(_Cost(each / pace, pace, at))
             self._tries.clear()
+            self._ratios.clear()
+        for shape in self._finds.values():
+            shape.age(at)
 
     def looked(self, ms: float) -> None:
         """A look took ``ms`` milliseconds."""
@@ -207,21 +272,30 @@ class _Ladder:
     rung: int = 0
     calm_since: float = 0.0
     lowered: float = float("-inf")
-    hold: float = field(default=_HOLD_S)
+    hold: float = _HOLD_S
+    strain: float = 0.0  # the highest pace at which the rung was needed
 
-    def move(self, now: float, wanted: int, comfortable: int) -> None:
-        """Go up to ``wanted`` at once; go down by one when ``comfortable`` has been lower for ``hold`` seconds."""
+    def move(self, now: float, pace: float, wanted: int, comfortable: int) -> None:
+        """Go up to ``wanted`` at once; go down when ``comfortable`` has been lower for long enough.
+
+        That is one rung after ``hold`` seconds. But where the pace has clearly fallen since the rung was needed, it is
+        another machine that lower rungs proved too low for, and it is all the way, after a part of that time.
+        """
         if now - self.lowered > _LONGEST_HOLD_S:
             self.hold = _HOLD_S
+        fallen = pace < _FALLEN * self.strain
         if wanted > self.rung:
             if now - self.lowered <= self.hold:  # the last step down was a mistake
                 self.hold = min(2 * self.hold, _LONGEST_HOLD_S)
+                self.strain = pace
             self.rung, self.calm_since = wanted, now
-        elif comfortable >= self.rung:
-            self.calm_since = now
-        elif now - self.calm_since >= self.hold:
-            self.rung -= 1
-            self.lowered = self.calm_since = now
+        elif comfortable < self.rung:
+            if now - self.calm_since >= (max(_HOLD_S, _SHORTER * self.hold) if fallen else self.hold):
+                self.rung = comfortable if fallen else self.rung - 1
+                self.lowered = self.calm_since = now
+            return
+        self.calm_since = now
+        self.strain = max(self.strain, pace) if self.rung else 0.0
 
 
 class Budget:
@@ -237,14 +311,17 @@ class Budget:
         """
         self._has_coarse = has_coarse
         self.costs = Costs()
+        self.deadline_ms = 0.0
         self._share = 1.0
         self._ladder = _Ladder()
         self._cameras: dict[str, _Camera] = {}
         self.reconfigure(settings, tracking)
 
     def reconfigure(self, settings: Settings, tracking: Tracking) -> None:
-        """Go by these settings from the next frame on."""
-        self.deadline_ms = settings.frame_ms or float("inf")
+        """Go by these settings from the next frame on; what was tried under another deadline counts no more."""
+        deadline_ms = settings.frame_ms or float("inf")
+        if deadline_ms != self.deadline_ms:
+            self.deadline_ms, self._ladder = deadline_ms, _Ladder()
         self._tracking = tracking
         self._longest_blind_s = _BLIND * tracking.lost_s
 
@@ -287,6 +364,7 @@ class Budget:
             return Plan(0, detect=True, looks=float("inf"), refresh_s=0.0, free=True)
         self._ladder.move(
             captured,
+            self.costs.pace_ms,
             self._fitting(self._allowed_ms, undecided, decided, seen.period),
             self._fitting(_COMFORT * self._allowed_ms, undecided, decided, seen.period),
         )
@@ -343,8 +421,8 @@ class Budget:
             looks = 1 if rung >= _ONE_LOOK else max(1, undecided)
             with_look = 1.0 if undecided else min(1.0, decided * period / max(self._refresh_s(rung), 1e-9))
             left_ms = allowed_ms - looks * self.costs.look_ms
-            late = with_look * self.costs.over(left_ms, coarse=coarse, flukes=1)
-            late += (1 - with_look) * self.costs.over(allowed_ms, coarse=coarse, flukes=1)
+            late = with_look * self.costs.over(left_ms, coarse=coarse, flukes=_FLUKES)
+            late += (1 - with_look) * self.costs.over(allowed_ms, coarse=coarse, flukes=_FLUKES)
             if late <= ALLOWED:
                 return rung
         return TOP

@@ -277,7 +277,7 @@ class Chain:
         looks: dict[int, Look] = {}
         rung = plan.rung
         if plan.detect:
-            self.budget.costs.found(timer.total_ms - tried_ms, coarse=plan.coarse)
+            self.budget.costs.found(timer.total_ms - tried_ms, frame.captured, coarse=plan.coarse)
             looks, rung = self._look(frame, tracks, plan, match)
         elif aside is not None:
             self._catch_up(frame.camera, aside, match)

@@ -149,16 +149,17 @@ class AdaptationStage(Stage):
 
     def _reconfigure(self, settings: AdaptationSettings, now: float) -> None:
         """Begin anew by other settings, or end."""
-        began = self._settings.tier != "off"
-        if began:
+        if self._settings.tier != "off":
             self._reset("settings", now)
+        self._live.adapting.clear()
+        while self._live.lessons.take(0) is not None:
+            pass  # chips of before; nobody is to learn from them
         with self.acting():
             if self._keeper:
                 self._keeper.close()
             self._keeper, self.problem, self._live.adaptation = None, "", None
             self._settings = settings
             if settings.tier == "off":
-                self._live.adapting.clear()
                 return
             face = self._pack.manifest.face
             shape = Shape(face.side, len(face.labels))
@@ -303,6 +304,7 @@ class AdaptationStage(Stage):
         *,
         accepted: bool = True,
     ) -> AdaptationEvent:
+        self._reason = reason
         return AdaptationEvent(
             monotonic=time.monotonic(),
             utc=rfc3339(time.time()),
@@ -319,7 +321,6 @@ class AdaptationStage(Stage):
     def _tell(self, event: AdaptationEvent, swap_ms: float | None = None) -> None:
         if swap_ms is not None:
             event = msgspec.structs.replace(event, swap_ms=round(swap_ms, 4))
-        self._reason = event.reason
         log.info(
             "adaptation: %s, %s; %s runs, %d layers changed",
             event.reason,

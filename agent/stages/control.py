@@ -231,8 +231,8 @@ class _Desk:
             try:
                 self._begin(control.Record(name="", camera=self._button_camera), None)
             except (ControlError, GalleryError) as error:
-                log.warning("the record button was pressed, but nobody can be recorded: %s", error)
                 code = error.code if isinstance(error, ControlError) else "gallery"
+                log.warning("the record button was pressed, but nobody can be recorded: %s", code)
                 self._recorder.turn_down(self._button_camera, code, str(error))
 
     def _check_free(self) -> None:
@@ -296,7 +296,7 @@ class _Desk:
         try:
             self._read_gallery()
         except GalleryError as error:
-            log.error("nobody is recognised until the gallery can be read again: %s", error)  # noqa: TRY400
+            log.error("nobody is recognised until the gallery can be read again: %s", error.unnamed)  # noqa: TRY400
 
     def _read_gallery(self) -> None:
         """Let perception match against the gallery as it is now; nobody is matched if it cannot be read.

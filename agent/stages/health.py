@@ -14,6 +14,7 @@ from agent.publishing import rfc3339
 from agent.stage import Stage
 from agent.stages.camera import ADVICE, CameraStage
 from agent.statistics import FrameTimes, Growth
+from agent.words import counted
 
 _MINUTE = 60.0
 _MOSTLY = 0.5  # share of the last minute in trouble from which it is told as a problem
@@ -150,8 +151,8 @@ def _problems(cameras: Sequence[CameraHealth], skipped: int, *, gallery_readable
         )
     if skipped:
         problems.append(
-            f"{skipped} samples in the gallery come from another pack and are not matched; `cabinsense gallery "
-            "re-enrol` makes them anew from photographs, and who has none must be recorded again"
+            f"{counted(skipped, 'sample')} of another pack in the gallery, not matched; `cabinsense gallery re-enrol` "
+            "makes such samples anew from photographs, and who has none must be recorded again"
         )
     return tuple(problems)
 

@@ -106,9 +106,8 @@ class PerceptionStage(Stage):
             ask = partial(matcher.match, threshold=threshold, margin=config.identity.margin)
             chain.budget.ease(self._live.budget_share)
             recording = self._live.recording.is_set()
-            slot.take(
-                chain.use_face, source_only=recording
-            )  # who is enrolled, is so by the pack's own network
+            # Who is enrolled is so by the pack's own network.
+            slot.take(chain.use_face, source_only=recording)
             learning = self._live.adapting.is_set() and not recording
             if learning is (chain.looked is None):
                 chain.looked = [] if learning else None

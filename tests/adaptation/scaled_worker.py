@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from agent.adaptation import worker
+from agent.adaptation.messages import Beat, frame
 from agent.adaptation.types import Norms, Proposal, Sample
 from agent.config import AdaptationSettings
 from engines.model import read_model
@@ -74,6 +75,11 @@ def main() -> None:
         with contextlib.suppress(OSError):
             os.write(int(sys.argv[-2]), b"\x08\0\0\0nonsense" * 100)
         time.sleep(1e6)
+    if fault == "talks without end":
+        message = frame(Beat(0.0, True))
+        with contextlib.suppress(OSError):
+            while True:
+                os.write(int(sys.argv[-2]), message * 1000)
     if fault == "ends at once":
         raise SystemExit(1)
     worker.main(lambda face, settings, _seed: Scaled(face, settings, fault))

@@ -163,6 +163,7 @@ def test_a_worker_that_stands_still_is_ended_all_the_same(worker):
         ("stands still", "no sign of life for 1 s"),
         ("never decides", "more than 1 s over one decision"),
         ("talks nonsense", "it has sent nonsense"),
+        ("talks without end", "1000 messages at once"),
         ("ends at once", "it has ended"),
     ],
 )

@@ -42,7 +42,10 @@ def test_programs_get_json(file):
 
 
 def test_check_says_good_or_what_is_wrong(file, tmp_path):
-    assert "(cameras: cabin)" in run("config", "check", file).stdout
+    for named in ([file], ["--config", file]):
+        assert "(cameras: cabin)" in run("config", "check", *named).stdout
+    assert "(cameras: cabin)" in run("config", "check", config=file).stdout
+    assert run("config", "check", file, "--config", str(tmp_path / "other.toml")).returncode == 2
     bad = tmp_path / "bad.toml"
     bad.write_text("[detector]\nthreshold = 2\n")
     refused = run("config", "check", str(bad))

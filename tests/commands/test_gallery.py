@@ -445,7 +445,7 @@ def test_photographs_enrol_a_person(tmp_path, use_pack, run, samples, pack):
 
     refused(run("record", "Barack", "--image", samples / "obama3.jpg"), "Barack is enrolled already", "--add")
     added = run("record", "Barack", "--add", "--image", samples / "obama3.jpg")
-    assert "1 samples taken, 3 in the gallery" in added.stdout
+    assert "1 sample taken, 3 in the gallery" in added.stdout
     refused(run("record", "Joe", "--add", "--image", samples / "biden.jpg"), "nobody called Joe")
 
 

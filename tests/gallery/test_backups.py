@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -237,6 +238,9 @@ def test_what_no_gallery_exports_is_refused_even_under_the_right_passphrase(fill
         "twice": [ada, ada],
         "name": [archive.ArchivedPerson(ada.uid, "a\nb", ada.created, ada.samples, ada.anchors)],
         "length": [archive.ArchivedPerson(ada.uid, "Ada", ada.created, (), ada.anchors)],
+        "time": [replace(ada, created="\x1b[2J2026-01-01T00:00:00Z")],
+        "time of a sample": [replace(ada, samples=(replace(ada.samples[0], created="yesterday"),))],
+        "pack": [replace(ada, samples=(replace(ada.samples[0], pack="\x1b[2J"),))],
     }
     for what, people in bad.items():
         file = tmp_path / what
@@ -246,6 +250,24 @@ def test_what_no_gallery_exports_is_refused_even_under_the_right_passphrase(fill
     worse = Calibration(PACK, float("nan"), 0.0, 0.0, 0.0, (0.0, 0.0), "")
     file.write_bytes(archive.make([ada], [worse], PASSPHRASE, new_key()).packed())
     refused(board, file, "a threshold is not a number")
+    for pairs in ("\x1b]0;mine\x07", "x" * 5000):
+        worse = Calibration(PACK, 0.5, 0.0, 0.0, 0.0, (0.0, 0.0), pairs, ada.created)
+        file.write_bytes(archive.make([ada], [worse], PASSPHRASE, new_key()).packed())
+        refused(board, file, "control characters, or is too long")
+
+
+def test_the_path_of_a_photograph_does_nothing_to_the_terminal_that_shows_it(filled, board, tmp_path, backup):
+    ada = archive.open_with_passphrase(backup.read_bytes(), PASSPHRASE).people[0]
+    kept = replace(
+        ada.samples[0], sample=replace(ada.samples[0].sample, source="/home/\u202fada\x1b[2J/\n.jpg")
+    )
+    file = tmp_path / "file"
+    file.write_bytes(archive.make([replace(ada, samples=(kept,))], (), PASSPHRASE, new_key()).packed())
+    board.restore(file, PASSPHRASE, 50)
+    assert (
+        board.samples(ada.name)[0].source
+        == "/home/\u202fada\N{REPLACEMENT CHARACTER}[2J/\N{REPLACEMENT CHARACTER}.jpg"
+    )
 
 
 # Making one

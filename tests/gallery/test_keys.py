@@ -4,12 +4,14 @@ import base64
 import shutil
 import stat
 import subprocess
+import threading
 
 import pytest
 
 from agent.gallery.keys import CREDENTIAL, Key, KeyFile, new_key
 from agent.gallery.store import Gallery
 from agent.gallery.types import GalleryError
+from tests.integration.faults import Faults
 
 PACK = "a" * 64
 
@@ -46,6 +48,27 @@ def test_a_key_is_made_at_the_first_start_for_its_owner_alone(filled, key):
     with Gallery.open(filled) as gallery:
         assert gallery.snapshot(PACK).names == ("Ada",)
     assert KeyFile(key).load() == (made,)
+
+
+def test_a_key_that_is_replaced_while_it_is_read_is_read_again(filled, key):
+    file, newer = KeyFile(key), new_key()
+    faults = Faults()
+    read: list[Key] = []
+
+    def reading() -> None:
+        while newer not in read[-1:]:
+            read.extend(file.load())
+
+    reader = threading.Thread(target=reading)
+    reader.start()
+    try:
+        # The file is open, and nothing of it read. What it held is overwritten when another takes its place.
+        faults.freeze(reader, "_others_may_read")
+        file.write([newer])
+    finally:
+        faults.end()
+    reader.join(20)
+    assert read[-1] == newer
 
 
 def test_every_gallery_has_a_key_of_its_own(filled, key, tmp_path):

@@ -1,9 +1,11 @@
 """The agent as a service: what the service manager hears, how it reloads, and how it ends."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -141,6 +143,36 @@ def test_sighup_brings_in_what_may_change_and_names_what_may_not(
     assert process.poll() is None
 
 
+def test_the_reload_command_says_what_is_in_force_and_what_waits(agent, daemon, subscribe, looped_clip):
+    subscriber = subscribe("face")
+    daemon()
+    subscriber.wait_for_face("unknown")
+    agent.configure(looped_clip, more="[detector]\nthreshold = 1.0\nwidth = 640")
+    told = agent.run("reload")
+    assert told.stdout.splitlines() == [
+        "in force: detector.threshold",
+        "waiting for a restart: detector.width",
+    ]
+    subscriber.wait_for(topic="face", faces=[])
+    agent.configure(looped_clip)
+    changed = json.loads(agent.run("reload", "--json").stdout)
+    assert (changed["changed"], changed["waiting"]) == (["detector.threshold"], [])
+    assert agent.run("reload").stdout == "in force: nothing new\n"
+    # What cannot be used does not even say where the agent is, so the command is given one that can.
+    good = agent.folder / "good.toml"
+    good.write_text(agent.config.read_text())
+    agent.config.write_text("[detector]\nthreshold = 2.0")
+    refused = agent.run("reload", "--config", str(good))
+    assert refused.returncode == 1
+    assert "detector.threshold" in refused.stderr
+
+
+def test_without_an_agent_there_is_nothing_to_reload(agent):
+    told = agent.run("reload")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "no daemon" in told.stderr
+
+
 def test_a_second_daemon_is_refused_before_it_calls_a_camera(agent, daemon, subscribe, mute_camera):
     address, calls = mute_camera
     daemon(f'name = "cabin"\nsource = "{address}"')
@@ -188,6 +220,28 @@ def test_nobody_s_name_gets_into_the_journal(agent, daemon, subscribe, looped_cl
             process.terminate()
             process.wait(PATIENCE_S)
     assert "Zenobia" not in (agent.folder / "journal").read_text()
+
+
+def test_nobody_s_name_gets_into_the_journal_when_the_gallery_is_damaged(agent, samples):
+    picture = str(samples / "obama.jpg")
+    assert agent.run("record", "Zenobia", "--image", picture).returncode == 0
+    with sqlite3.connect(agent.folder / "gallery.db") as other:
+        other.execute("UPDATE people SET created = 'long ago'")
+    assert "Zenobia" in agent.run("gallery", "show", "Zenobia").stderr
+    with (agent.folder / "journal").open("w") as journal:
+        found = os.fstat(journal.fileno())
+        process = subprocess.run(
+            agent.command("run", "--sample"),
+            env=agent.environment() | {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"},
+            stdout=journal,
+            stderr=journal,
+            timeout=60,
+            check=False,
+        )
+    assert process.returncode == 1
+    said = (agent.folder / "journal").read_text()
+    assert "the entry of a person (row 1) was changed" in said
+    assert "Zenobia" not in said
 
 
 _FREEZE = """

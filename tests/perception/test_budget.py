@@ -83,7 +83,7 @@ class Cabin:
             if plan.try_coarse:
                 budget.costs.tried(find * COARSE)
             spent += find * (COARSE if plan.coarse else 1)
-            budget.costs.found(spent, coarse=plan.coarse)
+            budget.costs.found(spent, self.now, coarse=plan.coarse)
             due = [
                 face
                 for face in self.faces
@@ -185,13 +185,81 @@ def test_where_full_detection_is_too_long_faces_are_found_in_a_small_picture():
     assert missed(frames) <= 0.01
 
 
-def test_what_was_shed_comes_back_when_the_neighbour_has_gone():
+@pytest.mark.parametrize("has_coarse", [True, False])
+@pytest.mark.parametrize("quiet_frames", [3, 2])
+@pytest.mark.parametrize("slower", [2.0, 2.5, 4.0, 15.0])
+def test_what_was_shed_comes_back_within_ten_seconds_when_the_neighbour_has_gone(
+    slower, quiet_frames, has_coarse
+):
+    cabin = Cabin(new_budget(quiet_frames * (FIND + LOOK), has_coarse=has_coarse))
+    cabin.drive(3, lumps(1))
+    cabin.drive(30, lumps(slower, seed=1))
+    cabin.drive(10, lumps(1, seed=2))
+    assert rungs(cabin.drive(20, lumps(1, seed=3))) == {0}
+
+
+def test_it_comes_back_even_after_lower_rungs_have_proved_too_low_again_and_again():
     cabin = Cabin()
     cabin.drive(3)
-    assert cabin.drive(20, lambda: 4.0)[-1].rung == TOP
-    frames = cabin.drive(15)
-    assert frames[-1].rung == 0
-    assert cabin.drive(1)[-1].rung == 0
+    for _ in range(6):
+        cabin.drive(1, lambda: 4.0)
+        cabin.drive(3)
+    cabin.drive(10, lambda: 4.0)
+    assert cabin.drive(18)[-1].rung == 0
+
+
+def test_a_neighbour_who_comes_and_goes_is_not_followed_for_ever():
+    for on, off in ((1.0, 4.0), (2.5, 2.5), (4.0, 4.0)):
+        cabin = Cabin()
+        cabin.drive(3)
+        frames: list[Told] = []
+        while len(frames) < 120 / PERIOD:
+            frames += cabin.drive(on, lambda: 4.0) + cabin.drive(off)
+        assert changes(frames[-1800:]) <= 12
+        assert missed(frames[-1800:]) <= 0.01
+
+
+def test_hiccups_that_come_together_shed_work_for_a_moment_and_not_for_ever():
+    cabin = Cabin()
+    cabin.drive(10)
+    for _ in range(4):
+        cabin.frame(find=80)
+        cabin.drive(0.5)
+    assert cabin.drive(1)[-1].rung > 0
+    # What is no longer done is not measured anew: its costs are forgotten instead.
+    cabin.drive(40)
+    assert rungs(cabin.drive(5)) == {0}
+
+
+def test_a_bad_start_before_an_overload_is_forgotten_too():
+    cabin = Cabin()
+    for _ in range(6):
+        for find in (FIND, FIND, 4 * FIND):
+            cabin.frame(find=find)
+    cabin.drive(30, lambda: 4.0)
+    cabin.drive(35)
+    assert rungs(cabin.drive(5)) == {0}
+
+
+def test_a_hiccup_while_the_small_picture_is_tried_teaches_nothing_wrong():
+    for slow in range(9):
+        cabin = Cabin()
+        for count in range(9):
+            # A neighbour for some frames: both detections of a frame are slowed alike.
+            cabin.frame(*((FIND, LOOK) if count < slow else (6 * FIND, 6 * LOOK)))
+        assert cabin.budget.costs.knows_coarse
+        cabin.drive(10, lambda: 4.0)
+        cabin.drive(10)
+        assert cabin.drive(1)[-1].rung == 0
+
+
+def test_two_hiccups_are_no_overload():
+    cabin = Cabin()
+    cabin.drive(10)
+    cabin.frame(find=80)
+    frames = cabin.drive(1)
+    cabin.frame(find=80)
+    assert rungs(frames + cabin.drive(10)) == {0}
 
 
 def test_a_single_slow_frame_sheds_nothing():
@@ -271,6 +339,15 @@ def test_a_hot_board_gets_less_to_do_and_its_deadline_stays():
     assert cabin.budget.deadline_ms == DEADLINE
     cabin.budget.ease(1.0)
     assert cabin.drive(15)[-1].rung == 0
+
+
+def test_another_deadline_is_gone_by_at_once():
+    cabin = Cabin(new_budget(1.0))
+    assert cabin.drive(10)[-1].rung == TOP
+    cabin.budget.reconfigure(Settings(frame_ms=100.0), Tracking())
+    assert rungs(cabin.drive(10)) == {0}
+    cabin.budget.reconfigure(Settings(frame_ms=1.0), Tracking())
+    assert rungs(cabin.drive(10)) == {TOP}
 
 
 def test_each_camera_is_followed_by_itself():

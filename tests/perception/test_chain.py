@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agent import networks
-from agent.config import Budget, Config
+from agent.config import Budget, Config, Quality
 from agent.gallery.matcher import match
 from agent.gallery.types import Snapshot
 from agent.images import read_image
@@ -113,3 +113,27 @@ def test_a_frame_too_old_is_not_valid(chain, two_people):
 def test_an_empty_picture_has_nobody_in_it(chain):
     reading = chain.process(frame(np.zeros((480, 640, 3), np.uint8), 0, 0.0), NOBODY)
     assert reading.faces == ()
+
+
+def test_looks_are_kept_for_whoever_learns_from_them_only_while_somebody_does(loaded, chain, two_people):
+    first, _ = two_people
+    chain.process(frame(first, 0, 0.0), NOBODY)
+    assert chain.looked is None
+    chain.looked = []
+    reading = chain.process(frame(first, 1, 1 / 30), NOBODY)
+    (looked,) = chain.looked
+    assert (looked.track, looked.captured) == (reading.faces[0].track, 1 / 30)
+    outputs = loaded.face.run({"chip": looked.chip[None]})
+    assert np.array_equal(outputs["emotion"][0], looked.logits)
+    assert np.array_equal(outputs["embedding"][0], reading.faces[0].embedding)
+    chain.process(frame(np.zeros_like(first), 2, 2 / 30), NOBODY)
+    assert chain.looked == []
+
+
+def test_a_poor_face_teaches_nothing(loaded, two_people):
+    demanding = Config(budget=Budget(frame_ms=0), quality=Quality(min_sharpness=60_000))
+    chain = Chain(loaded, demanding, time.monotonic)
+    chain.looked = []
+    reading = chain.process(frame(two_people[0], 0, 0.0), NOBODY)
+    assert reading.faces[0].embedding is not None
+    assert chain.looked == []

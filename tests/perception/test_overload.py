@@ -1,10 +1,11 @@
 """The whole chain with the real models on a machine that becomes slower: who is in the picture stays right.
 
-The clock is this thread's processor time, made to run faster: every step then takes that many times as long, whatever
-else the machine is doing meanwhile. ``tests/integration/test_overload.py`` does it with busy neighbours.
+Only the time is made up: a clock that moves by what a run of each network costs on two x86-64 cores, so that the same
+happens on every machine. ``tests/integration/load`` does it with a busy neighbour and a real clock.
 """
 
-import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -19,24 +20,47 @@ from agent.images import read_image
 from agent.perception.chain import Chain, FaceReader
 from agent.perception.types import Frame
 from agent.samples import clip
+from engines import engine as engines
 
 FPS = 30
-ONE_THREAD = Engine(threads=1)  # so that its processor time is all that is spent
+ONE_THREAD = Engine(threads=1)
+
+DETECT_MS, COARSE_MS, FACE_MS = 3.6, 1.1, 2.4  # a run of each network
+QUIET_MS = DETECT_MS + FACE_MS
+"""What a frame with a look takes when nothing slows it."""
 
 
 class SlowClock:
-    """Processor time of this thread, ``slower`` times as much of it as was spent."""
+    """Moves only when a network has run."""
 
     def __init__(self) -> None:
         self.slower = 1.0
-        self._read = time.thread_time()
-        self._time = 0.0
+        self._chance = np.random.default_rng(0)
+        self._now = 0.0
 
     def __call__(self) -> float:
-        now = time.thread_time()
-        self._time += (now - self._read) * self.slower
-        self._read = now
-        return self._time
+        return self._now
+
+    def spend(self, ms: float) -> None:
+        """``slower`` times as much, and now and then a little more or less."""
+        spread = (0.8, 0.9, 1.0, 1.0, 1.0, 1.0, 1.0, 1.1, 1.1, 1.3)[self._chance.integers(10)]
+        self._now += ms * self.slower * spread / 1e3
+
+
+@dataclass(frozen=True)
+class Priced:
+    """An engine with a price for each run."""
+
+    engine: engines.Engine
+    ms: float
+    clock: SlowClock
+
+    def buffer(self, name: str) -> engines.Array:
+        return self.engine.buffer(name)
+
+    def run(self) -> Mapping[str, engines.Array]:
+        self.clock.spend(self.ms)
+        return self.engine.run()
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +83,7 @@ def images(samples):
 @pytest.fixture(scope="module")
 def ask(pack, loaded, images, samples):
     """The man in the clip is enrolled, and somebody else."""
-    reader = FaceReader(loaded, Config(), time.monotonic)
+    reader = FaceReader(loaded, Config(), SlowClock())
 
     def template(images) -> np.ndarray:
         mean = np.mean([reader.look(each, reader.find(each)[0]).embedding for each in images], axis=0)
@@ -76,7 +100,13 @@ class Drive:
     def __init__(self, loaded, images, ask, frame_ms: float) -> None:
         self.clock = SlowClock()
         self.frame_ms = frame_ms
-        self._chain = Chain(loaded, Config(engine=ONE_THREAD, budget=Budget(frame_ms=frame_ms)), self.clock)
+        priced = replace(
+            loaded,
+            detector=Priced(loaded.detector, DETECT_MS, self.clock),
+            coarse=Priced(loaded.coarse, COARSE_MS, self.clock),
+            face=Priced(loaded.face, FACE_MS, self.clock),
+        )
+        self._chain = Chain(priced, Config(engine=ONE_THREAD, budget=Budget(frame_ms=frame_ms)), self.clock)
         self._images, self._ask, self._count = images, ask, 0
 
     def __call__(self, seconds: float, slower: float = 1.0):
@@ -90,25 +120,16 @@ class Drive:
         return readings
 
 
-@pytest.fixture(scope="module")
-def quiet_ms(loaded, images, ask) -> float:
-    """What a frame with a look takes when nothing slows it."""
-    readings = Drive(loaded, images, ask, 0)(4)
-    return float(np.median([each.total_ms for each in readings if "face" in each.stage_ms]))
-
-
 def names(readings) -> set[str | None]:
     return {face.match.person for each in readings for face in each.faces if face.match is not None}
 
 
 @pytest.mark.parametrize("budget", [3.0, 2.0])
-def test_slowed_four_times_the_deadline_holds_and_the_man_stays_who_he_is(
-    loaded, images, ask, quiet_ms, budget
-):
+def test_slowed_four_times_the_deadline_holds_and_the_man_stays_who_he_is(loaded, images, ask, budget):
     """The budget is so many times what a frame with a look takes on the quiet machine."""
-    drive = Drive(loaded, images, ask, budget * quiet_ms)
+    drive = Drive(loaded, images, ask, budget * QUIET_MS)
     before = drive(3)
-    assert sum(each.rung == 0 for each in before) >= 0.98 * len(before)
+    assert all(each.rung == 0 for each in before)
     drive(2, slower=4)
     readings = drive(10, slower=4)
     assert sum(each.late for each in readings) <= 0.01 * len(readings)
@@ -117,15 +138,12 @@ def test_slowed_four_times_the_deadline_holds_and_the_man_stays_who_he_is(
     assert [face.state for each in readings for face in each.faces] == ["confirmed"] * len(readings)
     assert {face.track for each in readings for face in each.faces} == {1}
     assert all(face.coasting for each in readings for face in each.faces if "detect" not in each.stage_ms)
-    after = drive(16)
-    assert after[-1].rung == 0
+    assert drive(10)[-1].rung == 0
 
 
-def test_a_stranger_who_sits_down_during_overload_is_never_called_by_a_name(
-    loaded, images, ask, quiet_ms, samples
-):
+def test_a_stranger_who_sits_down_during_overload_is_never_called_by_a_name(loaded, images, ask, samples):
     stranger = read_image(samples / "biden.jpg")
-    drive = Drive(loaded, images, ask, 3 * quiet_ms)
+    drive = Drive(loaded, images, ask, 3 * QUIET_MS)
     drive(3)
     drive(3, slower=4)
     drive._images = [stranger]
@@ -136,8 +154,8 @@ def test_a_stranger_who_sits_down_during_overload_is_never_called_by_a_name(
     assert {face.match.person for face in new if face.match is not None} == {None}
 
 
-def test_a_face_that_was_not_looked_for_says_so_and_has_no_embedding(loaded, images, ask, quiet_ms):
-    drive = Drive(loaded, images, ask, 2 * quiet_ms)
+def test_a_face_that_was_not_looked_for_says_so_and_has_no_embedding(loaded, images, ask):
+    drive = Drive(loaded, images, ask, 2 * QUIET_MS)
     drive(2)
     readings = drive(5, slower=12)
     blind = [each for each in readings if "detect" not in each.stage_ms]
@@ -147,8 +165,8 @@ def test_a_face_that_was_not_looked_for_says_so_and_has_no_embedding(loaded, ima
         assert all(face.coasting and face.embedding is None for face in each.faces)
 
 
-def test_recording_looks_at_every_face_however_slow_the_machine_is(loaded, images, ask, quiet_ms):
-    drive = Drive(loaded, images, ask, 2 * quiet_ms)
+def test_recording_looks_at_every_face_however_slow_the_machine_is(loaded, images, ask):
+    drive = Drive(loaded, images, ask, 2 * QUIET_MS)
     drive(2)
     drive(3, slower=6)
     for i in range(10):

@@ -1,6 +1,8 @@
 """The daemon adapts beside its work: no frame is lost, and whatever becomes of the worker, the daemon goes on."""
 
+import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,10 +16,12 @@ import numpy as np
 import psutil
 import pytest
 import zmq
+from rich.console import Console
 
 from agent import networks
+from agent.commands.status import describe
 from agent.config import Config, parse
-from agent.control import Done, Record, Recorded, ResetAdaptation, request
+from agent.control import Done, GetStatus, Record, Recorded, ResetAdaptation, Status, request
 from agent.daemon import Daemon
 from agent.gallery.store import Gallery
 from agent.gallery.types import Sample
@@ -26,6 +30,7 @@ from agent.perception.chain import FaceReader
 from agent.samples import clip
 from agent.stage import Stage
 from agent.stages.adaptation import AdaptationStage
+from tests.integration.faults import Faults
 
 SCALED = (sys.executable, str(Path(__file__).parents[1] / "adaptation" / "scaled_worker.py"))
 PATIENCE_S = 60.0
@@ -43,10 +48,14 @@ max_roll = 180
 """
 
 
-def configured(folder: Path, pack, adaptation: str) -> Config:
+def configured(folder: Path, pack, adaptation: str, camera: str = "") -> Config:
+    source = (
+        f'source = "{camera}"'
+        if camera
+        else f'source = "{clip()}"\nloop = true\nfps = 25\nevery_frame = true'
+    )
     text = (
-        f'pack = "{pack.path}"\n'
-        f'[[cameras]]\nname = "cabin"\nsource = "{clip()}"\nloop = true\nfps = 25\nevery_frame = true\n'
+        f'pack = "{pack.path}"\n[[cameras]]\nname = "cabin"\n{source}\nretry_s = 0.3\n'
         f'[gallery]\npath = "{folder}/gallery.db"\n'
         f'[events]\nendpoint = "ipc://{folder}/e"\nhealth_s = 0.2\nqueue = 100000\nqueue_mb = 1000\n'
         f'[control]\nendpoint = "ipc://{folder}/c"\n[budget]\nframe_ms = 0\n[tracking]\nrefresh_s = 0\n'
@@ -144,9 +153,9 @@ def start(tmp_path, pack, samples) -> Iterator[Callable[..., Cabin]]:
     made: list[Cabin] = []
     before = {process.pid for process in psutil.Process().children()}
 
-    def one(adaptation: str = 'tier = "statistics"', fault: str = "") -> Cabin:
+    def one(adaptation: str = 'tier = "statistics"', fault: str = "", camera: str = "") -> Cabin:
         command = (*SCALED, fault) if fault else SCALED
-        made.append(Cabin(configured(tmp_path, pack, adaptation), pack, command))
+        made.append(Cabin(configured(tmp_path, pack, adaptation, camera), pack, command))
         return made[-1]
 
     yield one
@@ -249,6 +258,54 @@ def test_who_asks_for_the_source_gets_it_and_it_adapts_anew(start):
     cabin.hears("adaptation", times=after + 1, state="adapted")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("name", ["adaptation", "perception"])
+def test_a_stage_that_fails_while_it_adapts_is_followed_by_one_that_begins_at_the_source(start, name):
+    cabin = start()
+    cabin.hears("adaptation", state="adapted")
+    struck, slot = cabin.daemon._stages[name], cabin.live.face
+    # Struck in the middle of a turn, nothing that it has in hand may stay behind.
+    Faults().strike(struck._thread, RuntimeError)
+    cabin.wait_until(lambda: cabin.daemon._stages[name] is not struck)
+    after = len(cabin.told("adaptation"))
+    cabin.wait_until(lambda: any(event["state"] == "adapted" for event in cabin.told("adaptation")[after:]))
+    assert cabin.daemon.restarts == {name: 1}
+    assert len(psutil.Process().children()) == 1
+    if name == "perception":
+        assert cabin.hears("adaptation", reason="reset:perception")["state"] == "source"
+        assert slot.empty
+        assert cabin.live.face is not slot
+
+
+def test_a_camera_that_is_opened_again_begins_anew(start, network_camera, images):
+    network_camera.show(*(cv2.resize(image, (352, 288)) for image in images[:20]))
+    cabin = start(camera=network_camera.address)
+    cabin.hears("adaptation", state="adapted")
+    network_camera.stop()
+    cabin.wait_until(lambda: cabin.daemon.cameras[0].health().state == "failed")
+    network_camera.start()
+    assert cabin.hears("adaptation", reason="reset:camera")["state"] == "source"
+    after = len(cabin.told("adaptation", state="adapted"))
+    cabin.hears("adaptation", times=after + 1, state="adapted")
+
+
+def test_people_and_prometheus_are_told_how_the_adaptation_is(start):
+    cabin = start()
+    cabin.hears("adaptation", state="adapted")
+    cabin.wait_until(lambda: cabin.live.health.adaptation and cabin.live.health.adaptation.state == "adapted")
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(describe(cabin.ask(GetStatus(), Status)))
+    line = rf"adaptation statistics: adapted for \d+ s, worker {cabin.ready_worker}, 0 restarts; .*, last: better"
+    assert re.search(line, console.export_text())
+    pytest.importorskip("prometheus_client")
+    from agent.metrics import Exposition
+
+    figures = Exposition(cabin.live, cabin.daemon.times).text().decode()
+    assert "cabinsense_adapted 1.0" in figures
+    assert "cabinsense_adaptation_worker_up 1.0" in figures
+    assert 'cabinsense_adaptation_decisions_total{outcome="reset"} 0.0' in figures
+
+
 def test_it_is_turned_on_and_off_while_the_daemon_runs(start):
     cabin = start('tier = "off"')
     cabin.hears("face", times=5)
@@ -322,6 +379,27 @@ def test_who_is_recorded_while_it_adapts_is_recorded_by_the_source(start, pack, 
     after = len(cabin.told("adaptation", state="adapted"))
     cabin.hears("adaptation", times=after + 1, state="adapted")
     cabin.no_frame_was_lost()
+
+
+def test_the_perception_thread_itself_sees_to_it_that_a_recording_gets_the_source(start, pack, images):
+    """Whatever is offered, and however late the adaptation thread is: here there is none."""
+    cabin = start('tier = "off"')
+    cabin.hears("face")
+    slot, live = cabin.live.face, cabin.live
+    slot.offer(slot.source.with_norms({"norm.input.scale": cabin_scale(slot.source, 1.7)}))
+    cabin.wait_until(lambda: slot.in_use is not None)
+    live.recording.set()
+    cabin.wait_until(lambda: len(live.readings) > 8)
+    readings = [live.readings.take(0) for _ in range(8)]
+    assert slot.in_use is None
+    seen = [face.embedding for reading in readings for face in reading.faces if face.embedding is not None]
+    models = networks.load(pack, cabin.config)
+    by_source = embeddings(FaceReader(models, cabin.config, time.monotonic), images)
+    models.close()
+    assert len(seen) > 4
+    assert (np.stack(seen) @ by_source.T).max(axis=1).min() > 0.99999
+    live.recording.clear()
+    cabin.wait_until(lambda: slot.in_use is not None)
 
 
 def test_after_an_adaptation_every_output_is_as_before_to_the_last_bit(pack, images):

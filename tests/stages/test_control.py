@@ -413,12 +413,13 @@ def test_the_lamp_follows_a_recording_from_the_socket_too(running):
     assert running.live.sign.state == "done"
 
 
-def test_a_press_that_can_record_nobody_is_shown_and_told(tmp_path):
+def test_a_press_that_can_record_nobody_is_shown_and_told(tmp_path, caplog):
     config = msgspec.structs.replace(configured(tmp_path), button=Button(line="x", camera="boot"))
     made = started(config)
     made.live.presses.put("short")
     wait_until(lambda: "refused" in made.states())
     assert (made.seen[-1].reason, "cabin, rear" in made.seen[-1].advice) == ("no_camera", True)
+    assert caplog.messages == ["the record button was pressed, but nobody can be recorded: no_camera"]
     assert made.live.sign.state == "refused"
     made.stage.stop()
     assert made.stage.join(5)
@@ -470,7 +471,7 @@ def test_a_gallery_that_cannot_be_written_refuses_and_the_stage_lives_on(tmp_pat
     assert running.ask(Record(name="Ada", seconds=1), Recorded).samples >= 2
 
 
-def test_who_is_enrolled_is_told_so_even_if_the_gallery_cannot_be_shown(tmp_path, running):
+def test_who_is_enrolled_is_told_so_even_if_the_gallery_cannot_be_shown(tmp_path, running, caplog):
     running.ask(Record(name="Ada", seconds=1), Recorded)
     with sqlite3.connect(tmp_path / "gallery.db") as other:
         other.execute(
@@ -482,6 +483,8 @@ def test_who_is_enrolled_is_told_so_even_if_the_gallery_cannot_be_shown(tmp_path
     wait_until(lambda: "done" in running.states())
     assert "refused" not in running.states()
     assert [person.name for person in running.ask(ListPeople(), People).people] == ["Ada", "Bob"]
+    assert "does not open" in caplog.text
+    assert "Ada" not in caplog.text
 
 
 def test_samples_that_do_not_fit_the_stored_ones_are_refused_and_the_stage_lives_on(tmp_path, running):

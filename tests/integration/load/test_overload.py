@@ -1,14 +1,18 @@
 """A busy neighbour on the agent's core: its deadline holds, and so does what it says about who is there.
 
+This is a measurement, so it is no part of ``make test``: ``make test-load`` runs it, on a machine that does not do much
+else.
+
 The neighbour goes before the agent and computes for a part of every millisecond, so that the chain is four times as
-slow, evenly and on every machine. The budget is a multiple of what a frame takes there when it is quiet. Where too much
-else is going on to measure that, the test is skipped.
+slow, evenly and on every machine. The budget is a multiple of what a frame takes there when it is quiet. Where we may
+run in real time (root may), both go before all else.
 """
 
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,11 +26,12 @@ BUDGET = 2.0  # times what a frame with a look takes: of one that takes four tim
 SLOWER = 4.0
 SETTLED_S = 2.0  # of adjustment, as promised
 FRAMES = 600
+RECOVERED_S = 10.0  # until everything is done again
 
 NEIGHBOUR = """
-import sys, time
-busy = float(sys.argv[1]) / 1e3
-while True:
+import os, sys, time
+busy, parent = float(sys.argv[1]) / 1e3, os.getppid()
+while os.getppid() == parent:
     end = time.perf_counter() + busy
     while time.perf_counter() < end:
         pass
@@ -34,22 +39,38 @@ while True:
 """
 
 
+def go_before_others(rank: int) -> None:
+    """Let this thread, and what it starts, run before others: 2 before 1, and both before all that is not real time.
+
+    Without the right to that, 1 gives way to everything, and so also to 2.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(rank))
+    except PermissionError:
+        if rank == 1:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
+
+
 @pytest.fixture
-def on_one_core() -> Iterator[Callable]:
-    """Calls a function so that what it starts runs on one core, and gives way to the neighbour there."""
+def on_one_core() -> Callable:
+    """Calls a function so that what it starts runs on one core, always the same, with this rank."""
     core = max(os.sched_getaffinity(0))
 
-    def settle() -> None:
+    def settled(function: Callable, rank: int):
         # Both hold for the calling thread and what it starts, not for the other threads of this process.
         os.sched_setaffinity(0, {core})
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + 15)
+        go_before_others(rank)
+        return function()
 
-    with ThreadPoolExecutor(1, initializer=settle) as pool:
-        yield lambda function: pool.submit(function).result()
+    def call(function: Callable, rank: int):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(settled, function, rank).result()
+
+    return call
 
 
 @pytest.fixture
-def neighbour() -> Iterator[Callable[[float], None]]:
+def neighbour(on_one_core) -> Iterator[Callable[[float], None]]:
     """Lets a process compute for so many milliseconds in each; 0 ends it."""
     running: list[subprocess.Popen[bytes]] = []
 
@@ -59,8 +80,8 @@ def neighbour() -> Iterator[Callable[[float], None]]:
             process.kill()
             process.wait()
         if ms:
-            running.append(subprocess.Popen([sys.executable, "-c", NEIGHBOUR, str(ms)]))
-            os.sched_setaffinity(running[0].pid, {max(os.sched_getaffinity(0))})
+            command = [sys.executable, "-c", NEIGHBOUR, str(ms)]
+            running.append(on_one_core(lambda: subprocess.Popen(command), 2))
 
     yield busy
     busy(0)
@@ -106,7 +127,7 @@ def test_a_chain_slowed_four_times_keeps_its_deadline_and_knows_who_is_there(
     def start(frame_ms: float):
         subscriber = subscribe("face", "health")
         settings = f"[engine]\nthreads = 1\n[budget]\nframe_ms = {frame_ms}\n"
-        process = on_one_core(lambda: daemon(more=settings))
+        process = on_one_core(lambda: daemon(more=settings), 1)
         subscriber.wait_for_face("confirmed")
         return process, subscriber
 
@@ -121,7 +142,7 @@ def test_a_chain_slowed_four_times_keeps_its_deadline_and_knows_who_is_there(
     if np.percentile(alone, 95) > 1.7 * np.median(alone):
         pytest.skip("the machine is busy with other things: nothing can be said about time")
     budget_ms = BUDGET * float(np.median([each["total_ms"] for each in quiet if "face" in each["stage_ms"]]))
-    for busy_ms in (0.6, 0.65, 0.7, 0.75, 0.8, 0.85):
+    for busy_ms in np.arange(0.60, 0.90, 0.025):
         neighbour(busy_ms)
         slowed = frames(subscriber, 60, skip_s=0.5)
         slower = float(np.median(detection_ms(slowed)) / np.median(alone))
@@ -139,17 +160,27 @@ def test_a_chain_slowed_four_times_keeps_its_deadline_and_knows_who_is_there(
     neighbour(busy_ms)
     overloaded = frames(subscriber, FRAMES, skip_s=SETTLED_S)
     late = [each["total_ms"] for each in overloaded if each["late"]]
-    figures = f"{slower:.1f} times as slow, budget {budget_ms:.1f} ms: {len(late)} of {FRAMES} late: {late}"
-    assert len(late) <= 0.01 * FRAMES, figures
-    assert all(each["rung"] > 0 for each in overloaded)
-    assert {face["person"] for each in overloaded for face in each["faces"]} <= {"Man", None}
-    confirmed = [any(face["person"] == "Man" for face in each["faces"]) for each in overloaded]
-    assert np.mean(confirmed) >= 0.99
+    seen = np.mean(["detect" in each["stage_ms"] for each in overloaded])
+    confirmed = np.mean([any(face["person"] == "Man" for face in each["faces"]) for each in overloaded])
     health = subscriber.wait_for(topic="health")
+    neighbour(0)
+    gone = time.monotonic()  # the clock of the events
+    after = frames(subscriber, FRAMES)
+    back_s = next((each["monotonic"] - gone for each in after if each["rung"] == 0), np.inf)
+    again = [each["rung"] == 0 for each in after if each["monotonic"] - gone > back_s]
+    still = float(np.median(detection_ms(after)) / np.median(alone))
+    end(process)
+    print(
+        f"{slower:.1f} times as slow, budget {budget_ms:.1f} ms ({unshed:.0%} late without one): "
+        f"{len(late)} of {FRAMES} frames late, {np.round(late)} ms; faces looked for in {seen:.0%}, the man known in "
+        f"{confirmed:.1%}; without the neighbour {still:.1f} times as slow, all back after "
+        f"{back_s:.1f} s, then rung 0 in {np.mean(again):.1%}; frames by rung "
+        f"{np.bincount([each['rung'] for each in after])}"
+    )
+    assert len(late) <= 0.01 * FRAMES
+    assert np.median([each["rung"] for each in overloaded]) > 0
+    assert {face["person"] for each in overloaded for face in each["faces"]} <= {"Man", None}
+    assert confirmed >= 0.99
     assert health["missed"] >= len(late)
     assert health["budget_ms"] == pytest.approx(budget_ms, abs=0.01)
-
-    # When it has gone, all of it is done again.
-    neighbour(0)
-    subscriber.wait_for(60, topic="face", rung=0)
-    end(process)
+    assert back_s <= RECOVERED_S
