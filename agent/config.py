@@ -433,18 +433,15 @@ class AdaptationSettings(_Table, frozen=True):
     """Adapting the face network to light and camera while it runs; see docs/adaptation.md."""
 
     tier: Annotated[
-        Literal["off", "statistics", "gradient"],
-        Meta(
-            description="How: not at all, by the statistics of what the layers read, or by their gradients as well, "
-            "which needs the extra `adapt`."
-        ),
+        Literal["off", "statistics"],
+        Meta(description="How: not at all, or by the statistics of what the norm layers read."),
     ] = "off"
     memory: Annotated[
         int, Meta(description="Chips that the worker keeps, in memory only.", ge=8, le=4096)
     ] = 128
     every_s: Annotated[
         float, Meta(description="Least time between two decisions, seconds.", ge=0.05, le=3600)
-    ] = 2.0
+    ] = 1.0
     duty: Annotated[
         float,
         Meta(description="Greatest share of the time that the worker spends on decisions.", ge=0.01, le=1),

@@ -6,14 +6,13 @@ F_adapted‖² on vectors of length 1, which is 2 (1 - cos)), and so are its exp
 Knowledge in a Neural Network", 2015); where a label is known, it counts as well.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from msgspec import Struct, field
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -24,46 +23,56 @@ from agent.adaptation.probe import Probe
 from agent.adaptation.types import Norms
 from agent.perception.types import Float32
 from calibration.corruptions import SEVERITIES, corrupt
+from calibration.material import Progress
 from engines.norms import read_norms
-
-Advance = Callable[[str, int, int], None]
-"""Told what is being done, how much more of it is done, and how much there is."""
 
 LAYERS = ("input", "stem", "level4.0.a", "level3.0.a")
 """What the classifier reads. On training faces it named 54 % of single chips rightly by the input alone, 81 % with the
 stem, 90 % with the third layer and 94 % with the fourth."""
 
 
-class ConditionsConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """All that decides what a norm bank becomes. The defaults are the committed recipe."""
+CONDITIONS: Mapping[str, tuple[str, ...]] = {
+    "dark": ("low_light",),
+    "bright": ("over_exposure",),
+    "glare": ("side_glare",),
+    "motion": ("motion_blur",),
+    "defocus": ("defocus_blur",),
+    "noise": ("sensor_noise",),
+    "mask": ("mask",),
+    "glasses": ("glasses",),
+}
+"""Conditions that a bank has, and the corruptions of which each is made."""
 
-    data: str = "../shared/data/fer2013.npz"  # FER2013 as .npz: its training split is used
-    photographs: str = "../shared/data/lfw"  # folder of photographs, a folder for each person
-    pairs: str = "../shared/data/lfw/pairs.txt"  # only photographs of its first half of folds are used
-    pack: str = "~/.local/share/cabinsense/packs/default"
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides, beside the faces, what a norm bank becomes.
+
+    Attributes:
+        seed: of all that is random.
+        threads: of PyTorch and ONNX Runtime.
+        images: most of FER2013's training images.
+        faces: most of the photographs.
+        steps: of training, for each condition.
+        batch: faces in a step.
+        learning_rate: highest of the one-cycle schedule (Smith and Topin, "Super-Convergence", 2018).
+        consistency: weight of 1 - cos of the embeddings.
+        expression: weight of the teacher's expressions, 0 to 1; the labels have the rest.
+        samples: chips of each condition for the classifier.
+        penalty: on the squares of the classifier's weights.
+    """
+
     seed: int = 0
     threads: int = 2
-    images: int = 6000  # of FER2013
-    faces: int = 1800  # of the photographs
+    images: int = 6000
+    faces: int = 1800
     steps: int = 300
     batch: int = 32
-    learning_rate: float = 2e-3  # highest of the one-cycle schedule (Smith & Topin 2018)
-    consistency: float = 10.0  # weight of 1 - cos of the embeddings
-    expression: float = 0.5  # weight of the teacher's expressions; the labels have the rest
-    samples: int = 600  # chips of each condition for the classifier
-    penalty: float = 1e-3  # on the squares of the classifier's weights
-    conditions: dict[str, tuple[str, ...]] = field(
-        default_factory=lambda: {
-            "dark": ("low_light",),
-            "bright": ("over_exposure",),
-            "glare": ("side_glare",),
-            "motion": ("motion_blur",),
-            "defocus": ("defocus_blur",),
-            "noise": ("sensor_noise",),
-            "mask": ("mask",),
-            "glasses": ("glasses",),
-        }
-    )  # and the corruptions of which each is made
+    learning_rate: float = 2e-3
+    consistency: float = 10.0
+    expression: float = 0.5
+    samples: int = 600
+    penalty: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -128,34 +137,32 @@ def teach(
 
 
 def train_condition(
-    model: onnx.ModelProto, teacher: Teacher, kinds: Sequence[str], config: ConditionsConfig, advance: Advance
-) -> tuple[Norms, list[float]]:
-    """The norm parameters for a condition, and the loss of each step."""
-    torch.set_num_threads(config.threads)
-    rng = np.random.default_rng(config.seed)
+    model: onnx.ModelProto, teacher: Teacher, kinds: Sequence[str], recipe: Recipe, tell: Progress
+) -> Norms:
+    """The norm parameters for a condition."""
+    torch.set_num_threads(recipe.threads)
+    rng = np.random.default_rng(recipe.seed)
     network = FaceNetwork(model)
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=max(2, config.steps)
+        optimizer, recipe.learning_rate, total_steps=max(2, recipe.steps)
     )
-    losses = []
-    for _ in range(config.steps):
-        chosen = teacher.batch(config.batch, rng)
+    for step in range(recipe.steps):
+        chosen = teacher.batch(recipe.batch, rng)
         answers = network(torch.from_numpy(teacher.suffering(chosen, kinds, rng)))
         total = loss(
             answers,
             torch.from_numpy(teacher.embeddings[chosen]),
             torch.from_numpy(teacher.logits[chosen]),
             torch.from_numpy(teacher.labels[chosen]),
-            config,
+            recipe,
         )
         optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-        losses.append(total.item())
-        advance(f"norms for {', '.join(kinds)}", 1, config.steps)
-    return network.read_norms(), losses
+        tell(f"norms for {', '.join(kinds)}", step + 1, recipe.steps)
+    return network.read_norms()
 
 
 def loss(
@@ -163,7 +170,7 @@ def loss(
     embeddings: Tensor,
     logits: Tensor,
     labels: Tensor,
-    config: ConditionsConfig,
+    recipe: Recipe,
 ) -> Tensor:
     """What answers for suffering faces lack of those in good light; see the module.
 
@@ -172,14 +179,14 @@ def loss(
         embeddings: the teacher's.
         logits: the teacher's.
         labels: int64 [n], -1 where not known.
-        config: the weights.
+        recipe: the weights.
     """
     consistency = (1 - (answers["embedding"] * embeddings).sum(1)).mean()
     taught = functional.kl_div(answers["emotion"].log_softmax(1), logits.softmax(1), reduction="batchmean")
-    total = config.consistency * consistency + config.expression * taught
+    total = recipe.consistency * consistency + recipe.expression * taught
     known = labels >= 0
     if bool(known.any()):
-        total = total + (1 - config.expression) * functional.cross_entropy(
+        total = total + (1 - recipe.expression) * functional.cross_entropy(
             answers["emotion"][known], labels[known]
         )
     return total
@@ -220,32 +227,32 @@ def make_bank(
     model: onnx.ModelProto,
     teacher: Teacher,
     norms: Mapping[str, Norms],
-    config: ConditionsConfig,
-    advance: Advance,
+    recipe: Recipe,
+    tell: Progress,
 ) -> Bank:
     """A bank of trained norms, with a classifier for just these conditions."""
-    rng = np.random.default_rng([config.seed, 1])
-    probe = Probe(model, LAYERS, config.threads)
+    rng = np.random.default_rng([recipe.seed, 1])
+    probe = Probe(model, LAYERS, recipe.threads)
     found, truth = [], []
     for number, condition in enumerate((SOURCE, *norms)):
-        kinds = config.conditions[condition] if number else ()
-        chosen = rng.permutation(len(teacher.chips))[: config.samples]
+        kinds = CONDITIONS[condition] if number else ()
+        chosen = rng.permutation(len(teacher.chips))[: recipe.samples]
         for chip in teacher.suffering(chosen, kinds, rng):
             found.append(probe.moments(chip))
             truth.append(number)
-            advance("moments", 1, (len(norms) + 1) * len(chosen))
-    classifier = fit_classifier(np.stack(found), np.array(truth), len(norms) + 1, config.penalty)
+            tell("moments", len(truth), (len(norms) + 1) * len(chosen))
+    classifier = fit_classifier(np.stack(found), np.array(truth), len(norms) + 1, recipe.penalty)
     return Bank(network_digest(read_norms(model)), (SOURCE, *norms), LAYERS, *classifier, norms)
 
 
-def saved(path: Path, norms: Norms) -> None:
+def save(path: Path, norms: Norms) -> None:
     """Keep the norms of a condition that is done."""
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, allow_pickle=False, **norms)  # type: ignore[arg-type]
+    np.savez(partial, allow_pickle=False, **norms)
     partial.replace(path)
 
 
-def kept(path: Path) -> Norms:
-    """Norms that were ``saved``."""
+def load(path: Path) -> Norms:
+    """Norms that were saved."""
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}

@@ -1,95 +1,90 @@
-"""A run that makes a norm bank, with progress on the terminal: faces, norms for each condition, the classifier."""
+"""A run that makes a norm bank: faces, norms for each condition, the classifier. It goes on where it was cut off."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from agent.adaptation.bank import encode_bank
+from agent.adaptation.bank import Bank, encode_bank
 from agent.config import Config
-from agent.networks import load
-from calibration.fer2013 import read_split, to_chip
-from calibration.lfw import read_pairs
-from calibration.material import calibrating_faces, divide
-from engines.model import read_model
-from engines.pack import Pack, verify
-from trainer.conditions import (
-    Advance,
-    ConditionsConfig,
-    kept,
+from agent.networks import load as load_networks
+from calibration.conditions import (
+    CONDITIONS,
+    Recipe,
+    load,
     make_bank,
-    saved,
+    save,
     teach,
     train_condition,
 )
-from trainer.config import read_settings
-from trainer.run import bars
+from calibration.fer2013 import read_split, to_chip
+from calibration.lfw import Pair
+from calibration.material import Progress, calibrating_faces, divide
+from engines.model import read_model
+from engines.pack import Pack
+
+BANK = "adaptation.npz"
 
 
-def run_conditions(config_path: Path | None, overrides: list[str], out: Path, export: Path | None) -> None:
-    """Train the norms of each condition that folder ``out`` does not have yet; write the bank if asked.
+def make(
+    pack: Pack,
+    expressions: Path,
+    photographs: Path,
+    pairs: Sequence[Pair],
+    recipe: Recipe,
+    out: Path,
+    tell: Progress,
+) -> Bank:
+    """Train the norms of each condition that folder ``out`` does not have yet, and leave the bank there.
+
+    Args:
+        pack: whose face network is taught.
+        expressions: fer2013.npz; its training split is used.
+        photographs: folder of photographs.
+        pairs: of the photographs; only those of the first half of the folds are used. Empty: see ``divide``.
+        recipe: how to train.
+        out: folder of the run.
+        tell: is told how it goes on.
 
     Raises:
-        UserError: what a user can put right; the message says how.
+        UserError: something is missing or wrong; the message names it and the remedy.
     """
-    config = read_settings(config_path, overrides, ConditionsConfig)
-    console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     out.mkdir(parents=True, exist_ok=True)
-    with Progress(*columns, console=console) as progress:
-        advance = bars(progress)
-        pack = verify(Path(config.pack).expanduser())
-        model = read_model(pack.face)
-        chips, labels = faces(pack, config, advance)
-        teacher = teach(model, chips, labels, np.array(pack.manifest.face.template, np.float32))
-        norms = {}
-        for condition, kinds in config.conditions.items():
-            done = out / f"{condition}.npz"
-            if not done.is_file():
-                trained, losses = train_condition(model, teacher, kinds, config, advance)
-                saved(done, trained)
-                tenth = max(1, len(losses) // 10)
-                console.print(
-                    f"{condition}: loss {np.mean(losses[:tenth]):.3f} at first, {np.mean(losses[-tenth:]):.3f} at last"
-                )
-            norms[condition] = kept(done)
-        if export is not None:
-            bank = make_bank(model, teacher, norms, config, advance)
-            export.parent.mkdir(parents=True, exist_ok=True)
-            export.write_bytes(encode_bank(bank))
-            console.print(f"{export}: {', '.join(bank.conditions[1:])}")
+    model = read_model(pack.face)
+    chips, labels = faces(pack, expressions, photographs, pairs, recipe, tell)
+    teacher = teach(model, chips, labels, np.array(pack.manifest.face.template, np.float32))
+    norms = {}
+    for condition, kinds in CONDITIONS.items():
+        done = out / f"{condition}.npz"
+        if not done.is_file():
+            save(done, train_condition(model, teacher, kinds, recipe, tell))
+        norms[condition] = load(done)
+    bank = make_bank(model, teacher, norms, recipe, tell)
+    (out / BANK).write_bytes(encode_bank(bank))
+    return bank
 
 
 def faces(
-    pack: Pack, config: ConditionsConfig, advance: Advance
+    pack: Pack, expressions: Path, photographs: Path, pairs: Sequence[Pair], recipe: Recipe, tell: Progress
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Faces in good light to learn on, uint8 BGR [n, side, side, 3], with their expressions, int64 [n].
 
-    First those of FER2013's training split; then photographs of people in the first half of the folds, whose
-    expressions are not known (-1).
+    First those of FER2013; then photographs, whose expressions are not known (-1).
 
     Raises:
-        Fer2013Error, LfwError, MaterialError, EngineError: something is missing or wrong.
+        UserError: something is missing or wrong.
     """
-    rng = np.random.default_rng(config.seed)
-    images, expressions = read_split(Path(config.data), "train")
-    chosen = rng.permutation(len(images))[: config.images]
-    known = np.stack([to_chip(images[index]) for index in chosen])
-    division = divide(Path(config.photographs), read_pairs(Path(config.pairs)))
-    networks = load(pack, Config())
+    rng = np.random.default_rng(recipe.seed)
+    images, known = read_split(expressions, "train")
+    chosen = rng.permutation(len(images))[: recipe.images]
+    told = np.stack([to_chip(images[index]) for index in chosen])
+    division = divide(photographs, pairs)
+    networks = load_networks(pack, Config())
     try:
-        progress = _steps(advance)
-        found = calibrating_faces(division, Config(), networks, config.faces, config.seed, progress).chips
+        found = calibrating_faces(division, Config(), networks, recipe.faces, recipe.seed, tell).chips
     finally:
         networks.close()
-    photographed = found[rng.permutation(len(found))[: config.faces]]
-    labels = np.concatenate([expressions[chosen], np.full(len(photographed), -1, np.int64)])
-    return np.concatenate([known, photographed]), labels
-
-
-def _steps(advance: Advance) -> Callable[[str, int, int], None]:
-    """Tell ``advance`` of single steps what is told as a count."""
-    return lambda what, _done, total: advance(what, 1, total)
+    photographed = found[rng.permutation(len(found))[: recipe.faces]]
+    labels = np.concatenate([known[chosen], np.full(len(photographed), -1, np.int64)])
+    return np.concatenate([told, photographed]), labels

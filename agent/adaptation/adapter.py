@@ -20,9 +20,11 @@ from engines.norms import read_norms
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
 from engines.pack import verify
 
-_HALF_LIFE_S = 4.0  # a tunnel is driven into within a second; a look away from the window takes three
-_HELD_S = 30.0  # older chips were seen in another light
-_ASIDE = 4  # every fourth chip is held aside: what judges a proposal has not been part of it
+_HALF_LIFE_S = (
+    1.5  # a tunnel is driven into within a second; eight looks tell conditions apart as well as any number
+)
+_HELD_S = 10.0  # older chips were seen in another light
+_ASIDE = 3  # every third chip is held aside: what judges a proposal has not been part of it
 _STEP = (
     0.25  # least change of the shares that is worth a new engine: half the sum of the absolute differences
 )

@@ -20,7 +20,7 @@ class Limits:
         top_share: by how much the share of the most frequent expression may rise: towards 1 it collapses.
     """
 
-    chips: int = 8
+    chips: int = 6
     cosine: float = 0.9
     entropy: float = 0.25
     top_share: float = 0.35

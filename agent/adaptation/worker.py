@@ -29,7 +29,6 @@ from agent.adaptation.messages import (
 from agent.adaptation.ring import RingReader, Shape
 from agent.adaptation.types import Adapts
 from agent.config import AdaptationSettings
-from engines.errors import UserError
 
 Make = Callable[[Path, AdaptationSettings, int], Adapts]
 """Makes an adapter for the face network in a file, by settings and a seed."""

@@ -26,7 +26,6 @@ class Tier(str, Enum):
     """The tiers of adaptation, for the command line."""
 
     STATISTICS = "statistics"
-    GRADIENT = "gradient"
 
 
 class MemoryTooSmallError(UserError):

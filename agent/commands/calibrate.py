@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from agent.commands.calibrate_conditions import conditions
 from agent.commands.calibrate_threshold import threshold
 from agent.commands.config import FileOption
 from agent.commands.measuring import PackOption, bars, show
@@ -54,6 +55,7 @@ class RefusedError(UserError):
 
 
 app.command()(threshold)
+app.command()(conditions)
 
 
 @app.command("int8")

@@ -16,7 +16,7 @@ from agent.adaptation.ring import Shape
 from agent.adaptation.triggers import CameraWatch, DriverWatch, track_number
 from agent.adaptation.types import Norms, Sample
 from agent.config import AdaptationSettings
-from agent.events import AdaptationEvent, AdaptationHealth, CameraHealth, Event, Tier
+from agent.events import AdaptationEvent, AdaptationHealth, CameraHealth, Event
 from agent.face_slot import FaceSlot
 from agent.live import Live
 from agent.mailbox import Mailbox
@@ -308,7 +308,7 @@ class AdaptationStage(Stage):
         return AdaptationEvent(
             monotonic=time.monotonic(),
             utc=rfc3339(time.time()),
-            tier=self._tier,
+            tier="statistics",
             accepted=accepted,
             state=_state(norms),
             reason=reason,
@@ -331,13 +331,9 @@ class AdaptationStage(Stage):
         with self.acting():
             self._outbox.put(event)
 
-    @property
-    def _tier(self) -> Tier:
-        return "gradient" if self._settings.tier == "gradient" else "statistics"
-
     def _health(self, keeper: Keeper) -> AdaptationHealth:
         return AdaptationHealth(
-            tier=self._tier,
+            tier="statistics",
             state=_state(self._norms),
             since=self._state_since,
             worker=keeper.pid,

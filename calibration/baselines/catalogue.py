@@ -40,7 +40,7 @@ def check_torch() -> None:
     """
     if importlib.util.find_spec("torch") is None:
         raise MethodError(
-            f"{', '.join(WITH_TORCH)} and the gradient tier need torch; install it with `pip install "
+            f"{', '.join(WITH_TORCH)} need torch; install it with `pip install "
             "'cabinsense[adapt]'`, or name others with --methods"
         )
 

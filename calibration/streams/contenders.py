@@ -53,7 +53,7 @@ def contenders(
         raise MethodError(f"no method {unknown[0]!r} for this task; there are {', '.join(possible)}")
     chosen = [name for name in possible if name in names or not names or name == FROZEN]
     own = msgspec.structs.replace(settings, tier="statistics") if settings.tier == "off" else settings
-    if {*WITH_TORCH} & {*chosen} or (OWN in chosen and own.tier == "gradient"):
+    if {*WITH_TORCH} & {*chosen}:
         check_torch()
     catalogue = Catalogue(source, labels)
     found = {name: Contender(partial(catalogue.make, name)) for name in chosen if name != OWN}

@@ -1,0 +1,152 @@
+"""The adapter of the default pack: it follows conditions there and back, and one face never makes it collapse."""
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+
+from agent.adaptation.adapter import Adapter, adapter_of_pack
+from agent.adaptation.bank import BankError, read_bank
+from agent.adaptation.probe import Probe, probe_model
+from agent.adaptation.types import Sample
+from agent.config import AdaptationSettings
+from agent.perception.vote import softmax
+from calibration.corruptions import corrupt
+from calibration.fer2013 import read_split, to_chip
+from engines.engine import EngineError
+from engines.norms import read_norms, write_norms
+from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
+
+SETTINGS = AdaptationSettings(tier="statistics")
+LOOKS_S = 0.2  # between two looks, as the daemon makes them
+
+
+@pytest.fixture(scope="module")
+def model(pack) -> onnx.ModelProto:
+    return onnx.load(pack.face)
+
+
+@pytest.fixture(scope="module")
+def faces(shared_data) -> list[np.ndarray]:
+    """Chips that the bank was not trained on."""
+    if not (shared_data / "fer2013.npz").is_file():
+        pytest.skip("../shared/data/fer2013.npz is absent")
+    images, _ = read_split(shared_data / "fer2013.npz", "validation")
+    return [to_chip(image) for image in images[::60]]
+
+
+@pytest.fixture
+def adapter(model, pack) -> Adapter:
+    return Adapter(model, read_bank(pack.bank, model), SETTINGS)
+
+
+class Drive:
+    """Shows faces to an adapter and asks for a decision once a second, as the worker does."""
+
+    def __init__(self, adapter: Adapter, template: np.ndarray) -> None:
+        self.adapter, self.template = adapter, template
+        self.decisions: list = []
+        self.at = 0.0
+        self.looks = 0
+
+    def through(self, faces: list[np.ndarray], count: int, kind: str = "", severity: int = 3) -> dict:
+        """So many looks; the norms that run then."""
+        for _ in range(count):
+            chip = faces[self.looks % len(faces)]
+            if kind:
+                chip = corrupt(chip, kind, severity, 0, str(self.looks), self.template)
+            flat = tuple(softmax(np.zeros(7, np.float32)).tolist())
+            self.adapter.observe(Sample(chip, flat, self.looks, self.at))
+            self.looks += 1
+            self.at += LOOKS_S
+            if self.looks % 5 == 0 and (decision := self.adapter.propose()) is not None:
+                self.decisions.append(decision)
+        accepted = [each for each in self.decisions if each.accepted]
+        return accepted[-1].norms if accepted else {}
+
+
+@pytest.fixture
+def drive(adapter, pack) -> Drive:
+    return Drive(adapter, np.array(pack.manifest.face.template, np.float32))
+
+
+def test_in_good_light_nothing_changes(drive, faces):
+    assert drive.through(faces, 60) == {}
+    assert all(each.accepted for each in drive.decisions)
+
+
+def test_noise_is_answered_with_other_norms_and_good_light_takes_them_back(drive, faces, model):
+    norms = drive.through(faces, 40, "sensor_noise", 4)
+    assert norms.keys() == read_norms(model).keys()
+    better = next(each for each in drive.decisions if each.reason == "better")
+    assert better.figures["noise"] > 0.9
+    assert better.figures["cosine"] > 0.9
+    assert drive.through(faces, 40) == {}
+
+
+def test_half_an_hours_worth_of_one_neutral_face_moves_nothing(drive, faces):
+    assert drive.through(faces[:1], 300) == {}
+
+
+def test_the_same_samples_lead_to_the_same_proposals(model, pack, faces, drive):
+    drive.through(faces, 30, "low_light", 3)
+    again = Drive(Adapter(model, read_bank(pack.bank, model), SETTINGS), drive.template)
+    again.through(faces, 30, "low_light", 3)
+    assert [(each.reason, each.figures) for each in drive.decisions] == [
+        (each.reason, each.figures) for each in again.decisions
+    ]
+
+
+def test_a_reset_forgets_all(drive, faces):
+    assert drive.through(faces, 40, "sensor_noise", 4)
+    proposal = drive.adapter.reset("scene")
+    assert (proposal.accepted, proposal.norms, proposal.reason) == (True, {}, "reset:scene")
+    assert drive.adapter.propose() is None
+
+
+def test_norms_that_spoil_the_answers_are_refused_and_not_proposed_again(model, pack, faces):
+    bank = read_bank(pack.bank, model)
+    broken = {name: value * np.float32(-3) for name, value in read_norms(model).items()}
+    spoilt = dataclasses.replace(bank, norms=dict.fromkeys(bank.norms, broken))
+    drive = Drive(Adapter(model, spoilt, SETTINGS), np.array(pack.manifest.face.template, np.float32))
+    assert drive.through(faces, 60, "sensor_noise", 4) == {}
+    refused = [
+        each for each in drive.decisions if each.reason in {"drift", "uncertain", "collapse", "not_finite"}
+    ]
+    assert len(refused) == 1
+
+
+def test_a_pack_without_a_bank_says_so(model, pack, tmp_path):
+    from msgspec import UNSET
+    from msgspec.structs import replace
+
+    from engines.pack import MANIFEST, encode_manifest
+
+    for file in (pack.face, pack.detector):
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / MANIFEST).write_bytes(encode_manifest(replace(pack.manifest, adaptation=UNSET)))
+    with pytest.raises(BankError, match="no norm bank"):
+        adapter_of_pack(tmp_path / pack.face.name, SETTINGS)
+
+
+def test_the_probe_tells_what_norm_layers_read(model, faces):
+    found = Probe(model, ("input", "stem")).moments(faces[0])
+    pixels = faces[0].reshape(-1, 3).astype(np.float64)
+    assert found[:3] == pytest.approx(pixels.mean(axis=0), rel=1e-5)
+    assert found[3:6] == pytest.approx(pixels.std(axis=0), rel=1e-5)
+    # With a factor of one and no addend, what the stem's norm gives is what it reads.
+    plain = {"norm.stem.scale": np.ones(32, np.float32), "norm.stem.shift": np.zeros(32, np.float32)}
+    seen = write_norms(model, plain)
+    del seen.graph.output[:]
+    seen.graph.output.append(onnx.helper.make_tensor_value_info("stem.norm", onnx.TensorProto.FLOAT, None))
+    read = OnnxRuntimeEngine(seen, SessionSettings(1, dims={"N": 1})).run({"chip": faces[0][None]})[
+        "stem.norm"
+    ][0]
+    assert found[6:38] == pytest.approx(read.mean(axis=(1, 2)), rel=1e-3, abs=1e-4)
+    assert found[38:] == pytest.approx(read.std(axis=(1, 2)), rel=1e-3, abs=1e-4)
+
+
+def test_a_layer_that_is_not_there_is_named(model):
+    with pytest.raises(EngineError, match="no norm layer attic"):
+        probe_model(model, ("input", "attic"))
