@@ -87,8 +87,8 @@ def about_to_go(lived_in):
     yield lived_in
     lived_in.run(
         "systemctl stop cabinsense; rm -rf /opt/cabinsense /etc/cabinsense /var/lib/cabinsense && "
-        f"mkdir /opt/cabinsense && mv /root/kept/venv /opt/cabinsense/ && {_INSTALL} && cp -a /root/kept/etc/. /etc/cabinsense/ && "
-        "sh /opt/rig/inside/set-up.sh && rm -rf /root/kept"
+        f"mkdir /opt/cabinsense && mv /root/kept/venv /opt/cabinsense/ && {_INSTALL} && "
+        "cp -a /root/kept/etc/. /etc/cabinsense/ && sh /opt/rig/inside/set-up.sh && rm -rf /root/kept"
     )
 
 
