@@ -109,7 +109,7 @@ class Car:
         """Seconds on the guest's monotonic clock."""
         return float(self.run("cut --delimiter ' ' --fields 1 /proc/uptime"))
 
-    def wait_for(self, what: str, check: Callable[[], object], *, seconds: float = 180) -> None:
+    def wait_for(self, what: str, check: Callable[[], object], *, seconds: float = 900) -> None:
         """Wait until ``check`` is true; ``seconds`` are the host's, which may be busy."""
         deadline = time.monotonic() + seconds
         while not check():
