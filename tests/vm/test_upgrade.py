@@ -36,7 +36,7 @@ def belongings(car) -> list[str]:
 def test_a_newer_version_leaves_gallery_configuration_keys_and_journal_as_they_are(lived_in):
     car = lived_in
     people, kept, pid = car.disk()["people"], belongings(car), car.service("MainPID")["MainPID"]
-    assert len(kept) > 3
+    assert len(kept) >= 3
     car.run(_INSTALL)
     car.wait_for("the service", car.is_ready)
     assert car.service("MainPID") != {"MainPID": pid}
