@@ -69,7 +69,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
-    """A folder whose name is short enough for a socket; kept when a test has failed."""
+    """A folder whose name is short enough for a socket."""
     path = Path(tempfile.mkdtemp(prefix="cabinsense-vm-"))
     yield path
     shutil.rmtree(path)
@@ -133,6 +133,12 @@ class Car:
     def set_picture(self, *, moving: bool) -> None:
         """Let the camera's picture move or stand still; of one that stands still nobody can be enrolled."""
         self.python("picture.py", "moving" if moving else "still")
+
+    def enrol(self, name: str) -> None:
+        """Record somebody before the camera, whose picture moves from then on."""
+        self.set_picture(moving=True)
+        self.wait_for_frames()
+        self.python("enrol.py", name)
 
     def wait_for_frames(self) -> None:
         """Wait until the daemon says that it looks at some frames a second."""

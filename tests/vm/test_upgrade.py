@@ -14,9 +14,7 @@ _DROP_INS = "/etc/systemd/system/cabinsense.service.d"
 def lived_in(car):
     """A service that somebody uses: a person is enrolled, a tablet let in, the configuration edited."""
     if "Ada" not in car.disk()["people"]:
-        car.set_picture(moving=True)
-        car.wait_for_frames()
-        car.python("enrol.py", "Ada")
+        car.enrol("Ada")
         car.run(
             "cd $(mktemp --directory) && cabinsense keys new tablet && cabinsense keys allow tablet.key && "
             "echo '# mine' >>/etc/cabinsense/config.toml"
@@ -64,9 +62,7 @@ def handed_over(lived_in):
 def test_systemd_hands_over_the_key_which_the_services_user_cannot_read_from_the_disk(handed_over):
     car = handed_over
     car.run("systemctl restart cabinsense")  # now that the key is nowhere else
-    car.set_picture(moving=True)
-    car.wait_for_frames()
-    car.python("enrol.py", "Grace")
+    car.enrol("Grace")
     assert car.machine.try_to(f"runuser --user cabinsense -- cat {_HANDED_OVER}").status
     told = car.run(
         f"systemd-run --quiet --pipe --wait --uid cabinsense -p LoadCredential=cabinsense-gallery-key:{_HANDED_OVER} "
