@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -92,7 +93,7 @@ class Car:
     def python(self, script: str, *arguments: str, user: str = "root") -> str:
         """Run one of the scripts in ``inside`` with the agent's own interpreter."""
         return self.run(
-            f"runuser --user {user} -- {self.interpreter} /opt/rig/inside/{script} {' '.join(arguments)}"
+            f"runuser --user {user} -- {self.interpreter} /opt/rig/inside/{script} {shlex.join(arguments)}"
         )
 
     def service(self, *names: str) -> dict[str, str]:
