@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-vm test-load bench soak clean
+.PHONY: help venv run install uninstall test test-vm test-load bench soak clean
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -16,11 +16,19 @@ run: venv ## fetch models and the sample clip, then watch the clip in the termin
 	@$(BIN)/cabinsense models fetch --samples
 	@$(BIN)/cabinsense run --sample
 
+# `sudo make install ARGS='--with network'`; systemd/install.sh --help lists the arguments.
+install: ## install the agent as a service of this machine, or a newer version over it (root; ARGS=…)
+	@systemd/install.sh $(ARGS)
+
+uninstall: ## take the service off this machine; configuration and gallery stay, unless ARGS=--purge (root)
+	@systemd/uninstall.sh $(ARGS)
+
 test: $(VENV)/.dev ## linters, type checker and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile.l4t
+	$(BIN)/shellcheck systemd/*.sh tests/vm/*.sh tests/vm/inside/*.sh
 	$(BIN)/pytest
 
 test-vm: $(VENV)/.dev ## try the service in a virtual machine with real systemd (root, qemu; long)

@@ -47,13 +47,27 @@ arguments() {
     for name in ${drop_ins+"${drop_ins[@]}"}; do
         [ -e "$here/drop-ins/$name.conf" ] || fail "--with $name: there is no drop-ins/$name.conf"
     done
-    [ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "this needs root; or name a folder with --root"
+    if [ -z "$root" ]; then
+        [ "$(id -u)" = 0 ] || fail "this needs root, so put sudo before it; or name a folder with --root"
+        command -v systemd-sysusers >/dev/null || fail "there is no systemd here; name a folder with --root"
+    fi
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
         fail "Cabinsense needs Python 3.10 or newer; name one with --python"
 }
 
+# A copy of the checkout: pip builds in place, and would leave root's files there and find those of earlier builds.
+copy_checkout() {
+    copy=$(mktemp --directory)
+    trap 'rm -rf "$copy"' EXIT
+    (cd "$here/.." && cp -r agent calibration engines trainer pyproject.toml README.md LICENSE NOTICE "$copy")
+}
+
 environment() {
-    local venv=$root/opt/cabinsense/venv what=${wheel:-$here/..} board_packages=()
+    local venv=$root/opt/cabinsense/venv what=$wheel board_packages=()
+    if [ ! "$wheel" ]; then
+        copy_checkout
+        what=$copy
+    fi
     if [ -e "$jetpack" ] && "$python" -c 'import sys; sys.exit(sys.version_info >= (3, 11))'; then
         board_packages=('numpy<2') # JetPack 6, whose OpenCV was compiled for numpy 1
     fi

@@ -15,7 +15,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 if [ -z "$root" ] && [ "$(id -u)" != 0 ]; then
-    echo 'error: this needs root' >&2
+    echo 'error: this needs root, so put sudo before it' >&2
     exit 1
 fi
 

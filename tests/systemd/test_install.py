@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -123,6 +124,12 @@ def test_the_installed_command_line_works_on_the_files_of_the_service(life):
     assert f"RUNTIME_DIRECTORY=/run/{runtime}}}" in command
 
 
+def test_the_unit_starts_the_program_that_is_installed(life):
+    unit = (life / "usr/local/lib/systemd/system/cabinsense.service").read_text()
+    (program,) = re.findall(r"^ExecStart=(\S+)", unit, flags=re.MULTILINE)
+    assert os.access(life / program.lstrip("/"), os.X_OK)
+
+
 def test_uninstalling_leaves_configuration_and_gallery_and_purging_leaves_nothing(life):
     """Last, for it takes away what the other tests look at."""
     done = run("uninstall.sh", life)
@@ -137,6 +144,58 @@ def test_uninstalling_leaves_configuration_and_gallery_and_purging_leaves_nothin
     done = run("uninstall.sh", life, "--purge")
     assert done.returncode == 0, done.stderr
     assert not files_in(life)
+
+
+def test_from_a_checkout_it_takes_what_is_there_now_and_leaves_nothing_in_it(tmp_path):
+    """pip builds in place: root's files would stay, and those of an earlier build find their way into the next."""
+    checkout, root = tmp_path / "checkout", tmp_path / "root"
+    for name in ("agent", "calibration", "engines", "trainer", "systemd"):
+        shutil.copytree(FOLDER.parent / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(FOLDER.parent / name, checkout)
+    (checkout / "build/lib/agent").mkdir(parents=True)
+    (checkout / "build/lib/agent/of_last_year.py").touch()
+    before = sorted(checkout.rglob("*"))
+    done = subprocess.run(
+        [checkout / "systemd/install.sh", "--root", root, "--python", sys.executable],
+        env=ENVIRONMENT | {"PIP_NO_DEPS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (agent,) = root.glob("opt/cabinsense/venv/lib/python*/site-packages/agent")
+    assert (agent / "cli.py").read_text() == (FOLDER.parent / "agent/cli.py").read_text()
+    assert not (agent / "of_last_year.py").exists()
+    assert sorted(checkout.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize("target", ["install", "uninstall"])
+def test_who_is_not_root_is_told_so_and_nothing_is_done(target):
+    def as_nobody(*command: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd="/",
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    if as_nobody("test", "-x", FOLDER / "install.sh").returncode:
+        pytest.skip("this checkout is for root alone")
+    done = as_nobody("make", "--directory", FOLDER.parent, target)
+    assert done.returncode
+    assert "error: this needs root" in done.stderr
+
+
+@pytest.mark.parametrize("path", [*INSTALLED, CONFIG], ids=lambda path: Path(path).name)
+def test_the_documentation_says_where_each_file_lies(path):
+    assert f"`/{path}`" in (FOLDER.parent / "docs/service.md").read_text()
 
 
 @pytest.mark.parametrize(

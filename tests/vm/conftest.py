@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -53,10 +54,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The agent as it is in this checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
+    """The agent as it is in this checkout; built of a copy, for pip takes in what earlier builds have left."""
+    folder, copy = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("checkout")
+    for name in ("agent", "calibration", "engines", "trainer"):
+        shutil.copytree(ROOT / name, copy / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, copy)
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT],
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, copy],
         check=True,
     )
     (built,) = folder.glob("*.whl")
@@ -65,7 +70,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
-    """A folder whose name is short enough for a socket; kept when a test has failed."""
+    """A folder whose name is short enough for a socket."""
     path = Path(tempfile.mkdtemp(prefix="cabinsense-vm-"))
     yield path
     shutil.rmtree(path)
@@ -88,7 +93,7 @@ class Car:
     def python(self, script: str, *arguments: str, user: str = "root") -> str:
         """Run one of the scripts in ``inside`` with the agent's own interpreter."""
         return self.run(
-            f"runuser --user {user} -- {self.interpreter} /opt/rig/inside/{script} {' '.join(arguments)}"
+            f"runuser --user {user} -- {self.interpreter} /opt/rig/inside/{script} {shlex.join(arguments)}"
         )
 
     def service(self, *names: str) -> dict[str, str]:
@@ -105,7 +110,7 @@ class Car:
         """Seconds on the guest's monotonic clock."""
         return float(self.run("cut --delimiter ' ' --fields 1 /proc/uptime"))
 
-    def wait_for(self, what: str, check: Callable[[], object], *, seconds: float = 180) -> None:
+    def wait_for(self, what: str, check: Callable[[], object], *, seconds: float = 900) -> None:
         """Wait until ``check`` is true; ``seconds`` are the host's, which may be busy."""
         deadline = time.monotonic() + seconds
         while not check():
@@ -129,6 +134,12 @@ class Car:
     def set_picture(self, *, moving: bool) -> None:
         """Let the camera's picture move or stand still; of one that stands still nobody can be enrolled."""
         self.python("picture.py", "moving" if moving else "still")
+
+    def enrol(self, name: str) -> None:
+        """Record somebody before the camera, whose picture moves from then on."""
+        self.set_picture(moving=True)
+        self.wait_for_frames()
+        self.python("enrol.py", name)
 
     def wait_for_frames(self) -> None:
         """Wait until the daemon says that it looks at some frames a second."""

@@ -14,8 +14,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.config import default_path, load
-from agent.control import Record, Recorded, request
+from enrol import enrol
+
+from agent.config import default_path
 from engines.plans import Plan, PlanKey, write_plan
 from engines.sources.storage import write_file
 
@@ -56,11 +57,8 @@ def main(boot: int) -> None:
 
 
 def enrol_for_ever(boot: int, done: Callable[[str], None]) -> None:
-    endpoint = load().control_endpoint
     for number in itertools.count():
-        wanted = Record(name=f"Person {boot}-{number}", seconds=2, anyway=True)
-        reply = request(endpoint, wanted, Recorded, 60)
-        done(f"enrolled {reply.name}")
+        done(f"enrolled {enrol(f'Person {boot}-{number}')}")
 
 
 def write_plans_for_ever(boot: int, done: Callable[[str], None]) -> None:

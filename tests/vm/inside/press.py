@@ -1,6 +1,6 @@
 """Inside the guest, as root: press the record button of the running service many times, and count what comes of it.
 
-    python guest_button.py [PRESSES] [CHIP]
+    python press.py [PRESSES] [CHIP]
 
 The line is simulated by the kernel (gpio-sim), the edges and the levels are real ones, and the contact bounces. It
 expects
