@@ -436,9 +436,6 @@ class AdaptationSettings(_Table, frozen=True):
         Literal["off", "statistics"],
         Meta(description="How: not at all, or by the statistics of what the norm layers read."),
     ] = "off"
-    memory: Annotated[
-        int, Meta(description="Chips that the worker keeps, in memory only.", ge=8, le=4096)
-    ] = 128
     every_s: Annotated[
         float, Meta(description="Least time between two decisions, seconds.", ge=0.05, le=3600)
     ] = 1.0

@@ -20,10 +20,7 @@ from engines.norms import read_norms
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
 from engines.pack import verify
 
-_HALF_LIFE_S = (
-    1.5  # a tunnel is driven into within a second; eight looks tell conditions apart as well as any number
-)
-_HELD_S = 10.0  # older chips were seen in another light
+_HELD_CHIPS, _HELD_S = 12, 60.0  # held aside at most, and for how long: older ones were seen in another light
 _ASIDE = 3  # every third chip is held aside: what judges a proposal has not been part of it
 _STEP = (
     0.25  # least change of the shares that is worth a new engine: half the sum of the absolute differences
@@ -46,13 +43,13 @@ class Adapter:
         self._source = read_norms(model)
         self._probe = Probe(model, bank.layers, settings.threads)
         self._engine: Engine = OnnxRuntimeEngine(model, SessionSettings(settings.threads, dims={"N": 1}))
-        self._memory = Memory(settings.memory, _HELD_S)
+        self._memory = Memory(_HELD_CHIPS, _HELD_S)
         self._limits = Limits()
         self._start_over()
 
     def _start_over(self) -> None:
         self._memory.clear()
-        self._evidence = Evidence(len(self._bank.conditions), _HALF_LIFE_S)
+        self._evidence = Evidence(len(self._bank.conditions))
         self._running = np.eye(len(self._bank.conditions), dtype=np.float32)[0]
         self._refused = self._running
         self._count = 0

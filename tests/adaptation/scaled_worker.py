@@ -29,7 +29,7 @@ class Scaled:
 
     def __init__(self, face: Path, settings: AdaptationSettings, fault: str) -> None:
         self._norms = read_norms(read_model(face))
-        self._keep = settings.memory
+        self._keep = 8
         self._fault = fault
         self._means: list[float] = []
         self._decided = False

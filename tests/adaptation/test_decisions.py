@@ -14,8 +14,8 @@ CHIP = np.zeros((150, 150, 3), np.uint8)
 SURE, UNSURE = np.log(np.float32([0.02, 0.96, 0.02])), np.log(np.float32([0.4, 0.35, 0.25]))
 
 
-def shares_after(*seen: tuple[np.ndarray, float], half_life: float = 4.0) -> np.ndarray | None:
-    evidence = Evidence(3, half_life)
+def shares_after(*seen: tuple[np.ndarray, float]) -> np.ndarray | None:
+    evidence = Evidence(3)
     for log_posterior, at in seen:
         evidence.add(log_posterior, at)
     return evidence.shares()
@@ -39,8 +39,12 @@ def test_a_new_condition_takes_over_within_seconds():
     assert shares_after(*before, *after)[0] > 0.9
 
 
+def test_one_look_in_five_seconds_is_enough_for_those_who_have_time_for_no_more():
+    assert shares_after(*[(SURE, 5.0 * i) for i in range(12)])[1] > 0.95
+
+
 def test_after_a_long_pause_nothing_old_counts():
-    assert shares_after(*[(SURE, 0.1 * i) for i in range(50)], (SURE, 500.0)) is None
+    assert shares_after(*[(SURE, 0.1 * i) for i in range(50)], (SURE, 2000.0)) is None
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.integers(0, 2)), min_size=8, max_size=60))

@@ -60,7 +60,7 @@ def configured(folder: Path, pack, adaptation: str, camera: str = "") -> Config:
         f'[events]\nendpoint = "ipc://{folder}/e"\nhealth_s = 0.2\nqueue = 100000\nqueue_mb = 1000\n'
         f'[control]\nendpoint = "ipc://{folder}/c"\n[budget]\nframe_ms = 0\n[tracking]\nrefresh_s = 0\n'
         f"[identity]\nthreshold = 0.5\n[supervision]\nstall_s = 30\ndisk_s = 60\n{EVERY_FACE}\n"
-        f"[adaptation]\nevery_s = 0.05\nduty = 1.0\nmemory = 8\n{adaptation}\n"
+        f"[adaptation]\nevery_s = 0.05\nduty = 1.0\n{adaptation}\n"
     )
     return parse(text.encode(), "test.toml")
 

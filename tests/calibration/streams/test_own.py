@@ -65,7 +65,8 @@ def test_the_settings_of_our_own_method_tell_its_results_apart(small):
         return Brightens(small)
 
     few, many = (
-        contenders([OWN], source, 7, AdaptationSettings(memory=memory), "pack", make) for memory in (8, 16)
+        contenders([OWN], source, 7, AdaptationSettings(every_s=every_s), "pack", make)
+        for every_s in (1.0, 2.0)
     )
     assert list(few) == ["frozen", OWN]
     assert few[OWN].variant != many[OWN].variant
