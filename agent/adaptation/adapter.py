@@ -74,7 +74,8 @@ class Adapter:
         figures = self._figures(shares)
         norms = self._norms(shares)
         if norms:
-            why, judged = judge(self._answers({}), self._answers(norms), self._limits)
+            tracks = len({sample.track for sample in self._memory})
+            why, judged = judge(self._answers({}), self._answers(norms), tracks, self._limits)
             figures |= judged
             if why:
                 if why != "too_few":

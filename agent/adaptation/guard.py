@@ -18,16 +18,18 @@ class Limits:
             enrolled were enrolled with the source.
         entropy: by how many nats the mean entropy of the expressions may rise.
         top_share: by how much the share of the most frequent expression may rise: towards 1 it collapses.
+        tracks: fewest tracks of which that can be said: one face may well keep one expression.
     """
 
     chips: int = 6
     cosine: float = 0.9
     entropy: float = 0.25
     top_share: float = 0.35
+    tracks: int = 3
 
 
 def judge(
-    before: tuple[Float32, Float32], after: tuple[Float32, Float32], limits: Limits
+    before: tuple[Float32, Float32], after: tuple[Float32, Float32], tracks: int, limits: Limits
 ) -> tuple[str, dict[str, float]]:
     """Why proposed norms are refused, empty if they are not; and the figures behind it.
 
@@ -35,12 +37,13 @@ def judge(
         before: embeddings float32 [n, dim] of length 1 and logits float32 [n, labels] of the held-aside chips, as the
             source has them.
         after: the same, as the proposal has them.
+        tracks: number of tracks that the chips are of.
         limits: to keep to.
 
     Returns:
         A code (``too_few``, ``not_finite``, ``drift``, ``uncertain``, ``collapse``), and figures.
     """
-    figures = {"chips": float(len(before[0]))}
+    figures = {"chips": float(len(before[0])), "tracks": float(tracks)}
     if len(before[0]) < limits.chips:
         return "too_few", figures
     if not all(np.isfinite(each).all() for each in after):
@@ -57,7 +60,8 @@ def judge(
         return "drift", figures
     if figures["entropy_after"] > figures["entropy_before"] + limits.entropy:
         return "uncertain", figures
-    if figures["top_share_after"] > figures["top_share_before"] + limits.top_share:
+    risen = figures["top_share_after"] - figures["top_share_before"]
+    if tracks >= limits.tracks and risen > limits.top_share:
         return "collapse", figures
     return "", figures
 

@@ -107,7 +107,7 @@ VARIED = [[2.0 * (k == i % 3) for k in range(3)] for i in range(12)]
 
 
 def test_the_same_answers_pass():
-    why, figures = judge(answers(VARIED), answers(VARIED, turn=0.1), Limits())
+    why, figures = judge(answers(VARIED), answers(VARIED, turn=0.1), 3, Limits())
     assert why == ""
     assert figures["cosine"] == pytest.approx(np.cos(0.1), abs=1e-5)
     assert figures["top_share_after"] == pytest.approx(1 / 3)
@@ -123,11 +123,15 @@ def test_the_same_answers_pass():
     ],
 )
 def test_what_drifts_doubts_or_collapses_is_refused(code, after):
-    assert judge(answers(VARIED), after, Limits())[0] == code
+    assert judge(answers(VARIED), after, 3, Limits())[0] == code
+
+
+def test_one_face_with_one_expression_is_no_collapse():
+    assert judge(answers(VARIED), answers([[5.0, 0.0, 0.0]] * 12), 1, Limits())[0] == ""
 
 
 def test_without_chips_held_aside_nothing_may_run():
-    assert judge(answers(VARIED[:3]), answers(VARIED[:3]), Limits())[0] == "too_few"
+    assert judge(answers(VARIED[:3]), answers(VARIED[:3]), 3, Limits())[0] == "too_few"
 
 
 def test_entropy_is_that_of_the_book():
