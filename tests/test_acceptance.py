@@ -7,7 +7,7 @@ from agent.config import Config
 from agent.networks import load
 from engines.engine import EngineError
 from engines.model import read_model
-from engines.norms import read_norms
+from engines.norms import read_norms, write_norms
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
 
 ONE = SessionSettings(threads=1, dims={"N": 1})
@@ -52,7 +52,7 @@ def test_an_engine_that_half_takes_new_parameters_is_found_out(face):
             taken = list(params.items())
             if Half.times > 3:
                 taken = taken[: len(taken) // 2]
-            return Half(OnnxRuntimeEngine(self._model, ONE).with_norms(dict(taken))._model, ONE)
+            return Half(write_norms(face, dict(taken)), ONE)
 
     with pytest.raises(EngineError, match="neither set"):
         exchange(Half(face, ONE), read_norms(face))
@@ -69,7 +69,7 @@ def test_an_engine_that_fails_while_it_runs_is_told(face):
             return super().run(feeds)
 
         def with_norms(self, params):
-            return Brittle(super().with_norms(params)._model, ONE)
+            return Brittle(write_norms(face, params), ONE)
 
     with pytest.raises(EngineError, match="the device is gone"):
         exchange(Brittle(face, ONE), read_norms(face))

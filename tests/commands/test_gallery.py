@@ -479,7 +479,7 @@ def test_all_images_are_checked_and_one_bad_one_enrols_nobody(tmp_path, use_pack
     assert run("record", "Barack", "--skip-bad", *images).returncode == 0
     (barack,) = json.loads(run("gallery", "list", "--json").stdout)
     assert barack["samples"] == 1
-    refused(run("record", "Joe", "--skip-bad", "--image", empty), "1 of 1 images", "Joe was not enrolled")
+    refused(run("record", "Joe", "--skip-bad", "--image", empty), "1 of 1 image ", "Joe was not enrolled")
 
 
 def test_a_running_daemon_knows_a_person_enrolled_from_a_photograph_at_once(use_pack, daemon, run, samples):
