@@ -96,7 +96,8 @@ def to_chip(
 def _read_arrays(npz_path: Path, *names: str) -> list[NDArray[np.generic]]:
     """These arrays of an ``.npz``, as they are."""
     if not npz_path.is_file():
-        raise Fer2013Error(f"{npz_path} does not exist; give the path of fer2013.npz")
+        wrong = "is no file" if npz_path.exists() else "does not exist"
+        raise Fer2013Error(f"{npz_path} {wrong}; give the path of fer2013.npz")
     try:
         file = np.load(npz_path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
@@ -109,8 +110,10 @@ def _read_arrays(npz_path: Path, *names: str) -> list[NDArray[np.generic]]:
             present = ", ".join(file) or "nothing"
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise Fer2013Error(f"{npz_path} cannot be read ({error}); fetch it again") from error
-    except ValueError as error:  # numpy's word for pickled content, which could run code
-        raise Fer2013Error(f"{npz_path} is not an .npz of plain arrays ({error}); fetch it again") from error
+    except ValueError as error:
+        # numpy's word for pickled content, which could run code, and for what is no archive. Its own text is left out:
+        # it advises to load the file unsafely.
+        raise Fer2013Error(f"{npz_path} is not an .npz of plain arrays; fetch it again") from error
     if absent:
         raise Fer2013Error(f"{npz_path} has no array {absent[0]}; it holds {present}")
     return found

@@ -52,8 +52,9 @@ def test_a_wrong_array_is_named(tmp_path, arrays, message):
 def test_a_damaged_file_is_named(tmp_path, content):
     path = tmp_path / "broken.npz"
     path.write_bytes(content)
-    with pytest.raises(Fer2013Error, match=r"broken\.npz"):
+    with pytest.raises(Fer2013Error, match=r"broken\.npz") as refused:
         read_split(path, "test")
+    assert "unsafe" not in str(refused.value)  # numpy's advice
 
 
 def test_a_single_array_is_refused(tmp_path):
@@ -65,6 +66,8 @@ def test_a_single_array_is_refused(tmp_path):
 def test_a_missing_file_and_an_unknown_split_are_named(tmp_path):
     with pytest.raises(Fer2013Error, match=r"nowhere\.npz does not exist"):
         read_split(tmp_path / "nowhere.npz", "test")
+    with pytest.raises(Fer2013Error, match="is no file"):
+        read_split(tmp_path, "test")
     with pytest.raises(Fer2013Error, match="no split 'private'"):
         read_split(tmp_path / "nowhere.npz", "private")
 
