@@ -21,10 +21,15 @@ from calibration.conditions import (
 from calibration.fer2013 import read_split, to_chip
 from calibration.lfw import Pair
 from calibration.material import Progress, calibrating_faces, divide
+from engines.errors import UserError
 from engines.model import read_model
 from engines.pack import Pack
 
 BANK = "adaptation.npz"
+
+
+class ConditionsError(UserError):
+    """The norm bank cannot be made as asked for; the message names the folder and the remedy."""
 
 
 def make(
@@ -50,7 +55,10 @@ def make(
     Raises:
         UserError: something is missing or wrong; the message names it and the remedy.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConditionsError(f"--out {out}: {error.strerror}; name a folder that can be made") from error
     model = read_model(pack.face)
     chips, labels = faces(pack, expressions, photographs, pairs, recipe, tell)
     teacher = teach(model, chips, labels, np.array(pack.manifest.face.template, np.float32))

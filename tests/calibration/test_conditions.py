@@ -15,6 +15,7 @@ from calibration import conditions  # noqa: E402
 from calibration.conditions import Recipe, Teacher, loss, make_bank, teach, train_condition  # noqa: E402
 from calibration.conditions_run import BANK, make  # noqa: E402
 from calibration.fer2013 import read_split, to_chip  # noqa: E402
+from engines.errors import UserError  # noqa: E402
 from engines.norms import read_norms, write_norms  # noqa: E402
 
 RECIPE = Recipe(threads=1, images=48, faces=16, steps=6, batch=8, samples=24)
@@ -106,3 +107,10 @@ def test_a_run_goes_on_where_it_was_cut_off(model, pack, fer2013, lfw, tmp_path,
     assert all(np.array_equal(bank.norms["dark"][name], value) for name, value in read_norms(model).items())
     found = read_bank(tmp_path / BANK, model)
     assert found.conditions == ("source", "dark", "noise")
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(pack, tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    with pytest.raises(UserError, match="taken: File exists; name a folder"):
+        make(pack, tmp_path / "absent.npz", tmp_path, [], RECIPE, taken, silent)
