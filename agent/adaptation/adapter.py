@@ -123,7 +123,8 @@ def adapter_of_pack(face: Path, settings: AdaptationSettings, _seed: int = 0) ->
     pack = verify(face.parent)
     if pack.bank is None:
         raise BankError(
-            f"{pack.path}: the pack has no norm bank; set adaptation.tier to off, or choose another pack"
+            f"{pack.path}: the pack has no norm bank; if it is the default one, `cabinsense models fetch --force` "
+            "makes it with one; else set adaptation.tier to off, or choose another pack"
         )
     model = read_model(face)
     return Adapter(model, read_bank(pack.bank, model), settings)
