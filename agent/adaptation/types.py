@@ -36,8 +36,8 @@ class Proposal:
     Attributes:
         accepted: ``norms`` may run from now on; else whatever runs goes on.
         norms: the norm parameters that differ from the source model's; empty: the source model itself.
-        reason: why, as a code: ``better``, ``collapse``, ``drift``, ``no_gain``, ``too_few``, ``stale``,
-            ``reset:TRIGGER`` and so on.
+        reason: why, as a code: ``better``, ``source``, ``confirmed``, ``reset:TRIGGER``, or why it was refused; see
+            ``agent.adaptation.guard.judge``.
         figures: the numbers behind it.
     """
 

@@ -35,11 +35,6 @@ class WorkerWatch:
         self._looked = float("-inf")
 
     @property
-    def exhausted(self) -> bool:
-        """As many workers were started as may be; there is none now."""
-        return not self._up and len(self._started) >= STARTS
-
-    @property
     def ready(self) -> bool:
         """The worker that runs has begun its work."""
         return self._up and self._ready
