@@ -29,6 +29,7 @@ from agent.adaptation.messages import (
 from agent.adaptation.ring import RingReader, Shape
 from agent.adaptation.types import Adapts
 from agent.config import AdaptationSettings
+from engines.errors import UserError
 
 Make = Callable[[Path, AdaptationSettings, int], Adapts]
 """Makes an adapter for the face network in a file, by settings and a seed."""
@@ -53,6 +54,9 @@ def serve(channel: socket.socket, make: Make) -> None:
         adapter = make(Path(begin.face), begin.settings, begin.seed)
         ring = RingReader(begin.ring, Shape(begin.side, begin.labels, begin.slots))
         _adapt(channel, inbox, pulse, adapter, ring, begin)
+    except UserError as error:  # such as a pack without a norm bank: its words say all
+        pulse.say(Failed(str(error)[:2000]))
+        raise SystemExit(1) from None
     except Exception as error:  # the boundary of the process: the daemon says what becomes of it
         pulse.say(Failed(f"{type(error).__name__}: {error}"[:2000]))
         raise

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from agent.adaptation.keeper import Keeper
-from agent.adaptation.messages import Beat, Decided, FromWorker, Reset
-from agent.adaptation.process import WorkerProcess
+from agent.adaptation.messages import Beat, Decided, Failed, FromWorker, Reset
+from agent.adaptation.process import COMMAND, WorkerProcess
 from agent.adaptation.ring import RingWriter, Shape
 from agent.adaptation.types import Sample
 from agent.config import AdaptationSettings
@@ -183,6 +183,17 @@ def test_one_that_fails_is_followed_by_another_and_the_reason_is_told(pack, faul
     finally:
         keeper.close()
     assert all(gone(pid) for pid in pids - {None})
+
+
+def test_what_the_user_can_mend_is_told_in_words_and_without_a_traceback(ring, tmp_path, capfd):
+    worker = WorkerProcess(COMMAND, tmp_path / "face.onnx", SETTINGS, ring, epoch=1)
+    try:
+        failed = heard(worker, Failed)
+        assert failed.message.startswith(f"{tmp_path}: no pack here")
+        psutil.Process(worker.pid).wait(PATIENCE_S)
+    finally:
+        worker.end()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_worker_that_cannot_be_started_is_a_problem_with_a_name(pack):
