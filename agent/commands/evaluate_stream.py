@@ -96,12 +96,14 @@ def stream(
     from agent.adaptation.adapter import adapter_of_pack
     from calibration.streams import cells
     from calibration.streams import report as figures
-    from calibration.streams.contenders import contenders, stamp
+    from calibration.streams.contenders import choose, contenders, stamp
     from calibration.streams.orders import streams
     from calibration.streams.tables import grids
     from engines.pack import verify
 
     cv2.setNumThreads(1)  # its part is small, and a second pool of threads would fight the networks' own
+    named = [name.strip() for name in methods.split(",") if name.strip()]
+    names = choose(named, identity=task == "identity")
     _check_report(report)
     wanted = streams(_orders(task, orders or []), _shifts(shifts or []), severity, seeds)
     settings = configuration.load(config)
@@ -112,7 +114,6 @@ def stream(
     with bars() as show_done:
         take = partial(_expressions if task == "emotion" else _people, data, split, limit, models, settings)
         source, bench = take(threads, batchwise, show_done)
-        names = [name.strip() for name in methods.split(",") if name.strip()]
         make = partial(adapter_of_pack, models.face)
         labels = len(manifest.face.labels)
         chosen = contenders(names, source, labels, settings.adaptation, stamp(models.path), make)

@@ -31,13 +31,33 @@ def stamp(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def choose(names: Sequence[str], *, identity: bool) -> list[str]:
+    """The methods that take part, the frozen source first.
+
+    Args:
+        names: of methods; none: all that suit the task.
+        identity: the task is to recognise people, not expressions.
+
+    Raises:
+        MethodError: there is no such method, it does not suit the task, or torch is missing.
+    """
+    possible = [name for name in (*BASELINES, OWN) if not (identity and name == _EXPRESSIONS_ONLY)]
+    unknown = [name for name in names if name not in possible]
+    if unknown:
+        raise MethodError(f"no method {unknown[0]!r} for this task; there are {', '.join(possible)}")
+    chosen = [name for name in possible if name in names or not names or name == FROZEN]
+    if {*WITH_TORCH} & {*chosen}:
+        check_torch()
+    return chosen
+
+
 def contenders(
     names: Sequence[str], source: Source, labels: int, settings: AdaptationSettings, pack: str, make: Make
 ) -> dict[str, Contender]:
     """The methods by name, the frozen source first.
 
     Args:
-        names: of methods; none: all that suit the task.
+        names: as for ``choose``.
         source: what they start from.
         labels: how many expressions there are.
         settings: of our own method.
@@ -45,16 +65,10 @@ def contenders(
         make: makes its adapter.
 
     Raises:
-        MethodError: there is no such method, it does not suit the task, or torch is missing.
+        MethodError: as ``choose``.
     """
-    possible = [name for name in (*BASELINES, OWN) if not (source.identity and name == _EXPRESSIONS_ONLY)]
-    unknown = [name for name in names if name not in possible]
-    if unknown:
-        raise MethodError(f"no method {unknown[0]!r} for this task; there are {', '.join(possible)}")
-    chosen = [name for name in possible if name in names or not names or name == FROZEN]
+    chosen = choose(names, identity=source.identity)
     own = msgspec.structs.replace(settings, tier="statistics") if settings.tier == "off" else settings
-    if {*WITH_TORCH} & {*chosen}:
-        check_torch()
     catalogue = Catalogue(source, labels)
     found = {name: Contender(partial(catalogue.make, name)) for name in chosen if name != OWN}
     if OWN in chosen:
