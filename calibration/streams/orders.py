@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from calibration.corruptions import KINDS
 from calibration.metrics import Labels
+from engines.errors import UserError
 
 Order = Literal["shuffled", "sorted", "ramp", "tunnels", "neutral", "clean"]
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -91,6 +92,10 @@ def streams(orders: Sequence[Order], shifts: Sequence[str], severity: int, seeds
     ]
 
 
+class OrderError(UserError):
+    """The faces do not suffice for an order; the message names it and the remedy."""
+
+
 def plan(
     order: Order,
     labels: Labels,
@@ -111,7 +116,8 @@ def plan(
         looks_alone: how often ``neutral`` shows it.
 
     Raises:
-        ValueError: there are no faces, or for ``neutral`` none to pick from.
+        ValueError: there are no faces.
+        OrderError: there are too few for ``clean``, or for ``neutral`` none to pick from.
     """
     if not len(labels):
         raise ValueError("a stream needs faces")
@@ -119,6 +125,8 @@ def plan(
     everything = np.arange(len(labels))
     if order == "clean":
         pieces = [name for name in ORDERS[:-1] if name != "neutral" or len(alone)]
+        if len(labels) < len(pieces):
+            raise OrderError(f"order clean: {len(labels)} faces are too few; raise --limit")
         cut = np.array_split(rng.permutation(len(labels)), len(pieces))
         frames: list[Frame] = []
         for name, items in zip(pieces, cut, strict=True):
@@ -200,7 +208,9 @@ def _neutral(
 ) -> list[Frame]:
     """One face, as often as there are ``items``, on one track."""
     if not len(alone):
-        raise ValueError("there is no neutral face to show")
+        raise OrderError(
+            "order neutral: there is no neutral face that the frozen model names rightly; raise --limit"
+        )
     item = int(rng.choice(np.asarray(alone)))
     return [Frame(item, severity, 0, index / LOOKS_PER_S, version=index + 1) for index in range(len(items))]
 

@@ -16,6 +16,7 @@ from calibration.streams.orders import (
     SHIFTS,
     TUNNEL_S,
     TUNNELS,
+    OrderError,
     plan,
     runs,
     streams,
@@ -104,8 +105,13 @@ def test_one_neutral_face_for_half_an_hour():
     assert 1799 < frames[-1].at < 1800
     few = plan("neutral", LABELS, 3, 0, NEUTRAL, looks_alone=100)
     assert sum(f.part == "stream" for f in few) == 100
-    with pytest.raises(ValueError, match="no neutral face"):
+    with pytest.raises(OrderError, match="no neutral face"):
         plan("neutral", LABELS, 3, 0)
+
+
+def test_too_few_faces_for_a_piece_of_everything_are_told():
+    with pytest.raises(OrderError, match="order clean: 3 faces are too few; raise --limit"):
+        plan("clean", LABELS[:3], 3, 0)
 
 
 def test_before_the_last_clean_stretch_there_is_a_piece_of_everything():
