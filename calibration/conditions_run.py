@@ -1,12 +1,15 @@
 """A run that makes a norm bank: faces, norms for each condition, the classifier. It goes on where it was cut off."""
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from agent.adaptation.bank import Bank, encode_bank
+from agent.adaptation.types import Norms
 from agent.config import Config
 from agent.networks import load as load_networks
 from calibration.conditions import (
@@ -23,6 +26,7 @@ from calibration.lfw import Pair
 from calibration.material import Progress, calibrating_faces, divide
 from engines.errors import UserError
 from engines.model import read_model
+from engines.norms import read_norms
 from engines.pack import Pack
 
 BANK = "adaptation.npz"
@@ -67,10 +71,22 @@ def make(
         done = out / f"{condition}.npz"
         if not done.is_file():
             save(done, train_condition(model, teacher, kinds, recipe, tell))
-        norms[condition] = load(done)
+        norms[condition] = _trained(done, model)
     bank = make_bank(model, teacher, norms, recipe, tell)
     (out / BANK).write_bytes(encode_bank(bank))
     return bank
+
+
+def _trained(file: Path, model: onnx.ModelProto) -> Norms:
+    """The norms of a condition that is done; raises ConditionsError if the file holds none of this network."""
+    try:
+        norms = load(file)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
+        norms = {}
+    sizes = {name: value.shape for name, value in read_norms(model).items()}
+    if {name: value.shape for name, value in norms.items()} != sizes:
+        raise ConditionsError(f"{file}: not the norms of a condition of this network; delete it")
+    return norms
 
 
 def faces(

@@ -114,3 +114,9 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_work(pack, tmp_path):
     taken.write_text("")
     with pytest.raises(UserError, match="taken: File exists; name a folder"):
         make(pack, tmp_path / "absent.npz", tmp_path, [], RECIPE, taken, silent)
+
+
+def test_a_leftover_that_is_no_condition_is_named(pack, fer2013, lfw, tmp_path):
+    (tmp_path / "dark.npz").write_bytes(b"cut off")
+    with pytest.raises(UserError, match=r"dark\.npz: not the norms of a condition"):
+        make(pack, fer2013, lfw, [], RECIPE, tmp_path, silent)
