@@ -23,14 +23,13 @@ Reason = Literal["long_look", "repeated_looks"]
 # it, for the text itself was not at hand: Forster et al., Accident Analysis and Prevention 205 (2024) 107684, for 3,
 # 10 and 30 s, and notes on version 10.4 for the 2 s.
 LONG_LOOK_S, SHARED_S, SHARED_WINDOW_S, RECOVERY_S = 3.0, 10.0, 30.0, 2.0
-# The first step is Euro NCAP's. That the next ones come at 5 and 11 s is as this project's brief gives it; openpilot's
+# The first step is Euro NCAP's. That the next ones come at 5 and 11 s is this project's requirement; openpilot's
 # driver monitoring takes the same three (selfdrive/monitoring/policy.py, ALERT_1 to ALERT_3).
 STEPS_S = (LONG_LOOK_S, 5.0, 11.0)
 
 # The rest is this project's own choice.
-_SETTLE_S = (
-    0.5  # a look is one once it has lasted so long; what is shorter neither counts nor resets anything
-)
+# A look is one once it has lasted so long; what is shorter neither counts nor resets anything.
+_SETTLE_S = 0.5
 _BAND = 3.0  # degrees nearer to straight ahead to count as back; twice the deviation of a resting head's estimates
 _GAP_S = 0.75  # two sights so far apart still belong together: rung 5 of the budget detects as rarely as each 0.7 s
 HOLD_S = 2.0  # unseen for so long, a driver is as before; after that nothing is known
@@ -42,10 +41,8 @@ _NARROW = 0.7
 # Distance between the eyes, were the face not turned, as a share of the picture's longer side. At 0.025 the yaw of
 # LFW's faces deviates by 6 degrees from that of the same face seen large, at 0.016 by 11.
 _LEAST_SHARE = 0.025
-_OF_A_TURN = {
-    "turned_away",
-    "too_small",
-}  # what a turned head does to a face's quality; its eyes come together
+# What a turned head does to a face's quality; its eyes come together.
+_OF_A_TURN = {"turned_away", "too_small"}
 
 
 @dataclass(frozen=True, slots=True)

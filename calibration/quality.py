@@ -1,6 +1,6 @@
 """What poor pictures cost: good against good, poor against good, poor against poor, 1:1 and 1:N.
 
-The brief's three pairings. A poor picture is a photograph that ``calibration.corruptions`` has spoiled, found and
+A poor picture is a photograph that ``calibration.corruptions`` has spoiled, found and
 aligned anew, as a camera would have delivered it. 1:1 uses LFW's pairs: in ``low_high`` the first of each pair is the
 poor one. 1:N enrols good photographs and searches with poor ones, or enrols and searches with poor ones.
 
@@ -26,7 +26,7 @@ from calibration.openset import Looks, Searches, divide, enrol, interval, joined
 from calibration.verification import score
 
 KINDS = ("defocus_blur", "sensor_noise", "low_light", "low_resolution", "jpeg")
-"""The brief's five ways to spoil a picture."""
+"""The five ways to spoil a picture that are measured."""
 POSSIBLE = corruptions.ON_IMAGES
 """Those that need not know where the face is."""
 FAR = 0.01
