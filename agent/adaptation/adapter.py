@@ -22,9 +22,8 @@ from engines.pack import verify
 
 _HELD_CHIPS, _HELD_S = 12, 60.0  # held aside at most, and for how long: older ones were seen in another light
 _ASIDE = 3  # every third chip is held aside: what judges a proposal has not been part of it
-_STEP = (
-    0.25  # least change of the shares that is worth a new engine: half the sum of the absolute differences
-)
+# Least change of the shares that is worth a new engine: half the sum of the absolute differences.
+_STEP = 0.25
 
 
 class Adapter:
