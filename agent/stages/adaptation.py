@@ -244,8 +244,12 @@ class AdaptationStage(Stage):
             log.warning("no engine could be made of what the adaptation proposes: %s", error)
             self._refuse("engine", decision)
             return
-        # The first run chooses kernels and reserves memory: here it costs no frame anything.
-        well = all(np.isfinite(output).all() for output in engine.run().values())
+        try:
+            # The first run chooses kernels and reserves memory: here it costs no frame anything.
+            well = all(np.isfinite(output).all() for output in engine.run().values())
+        except EngineError as error:
+            log.warning("the engine of what the adaptation proposes does not run: %s", error)
+            well = False
         now = time.monotonic()
         if not well or self._live.recording.is_set() or slot is not self._live.face:
             engine.close()
