@@ -50,7 +50,7 @@ class Adapter:
         self._memory.clear()
         self._evidence = Evidence(len(self._bank.conditions))
         self._running = np.eye(len(self._bank.conditions), dtype=np.float32)[0]
-        self._refused = self._running
+        self._refused: Float32 | None = None
         self._count = 0
 
     def observe(self, sample: Sample) -> None:
@@ -68,8 +68,8 @@ class Adapter:
             return None
         if _apart(shares, self._running) < _STEP:
             return Proposal(True, self._norms(self._running), "confirmed", self._figures(self._running))
-        if _apart(shares, self._refused) < _STEP and self._refused is not self._running:
-            return None  # it has been refused before
+        if self._refused is not None and _apart(shares, self._refused) < _STEP:
+            return None  # refused before
         figures = self._figures(shares)
         norms = self._norms(shares)
         if norms:
@@ -80,7 +80,7 @@ class Adapter:
                 if why != "too_few":
                     self._refused = shares
                 return Proposal(False, norms, why, figures)
-        self._running = self._refused = shares
+        self._running, self._refused = shares, None
         return Proposal(True, norms, "better" if norms else "source", figures)
 
     def reset(self, reason: str) -> Proposal:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.perception.types import Float32
+from agent.perception.vote import softmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def judge(
         return "too_few", figures
     if not all(np.isfinite(each).all() for each in after):
         return "not_finite", figures
-    was, becomes = _probabilities(before[1]), _probabilities(after[1])
+    was, becomes = (softmax(logits.astype(np.float64)) for _, logits in (before, after))
     figures |= {
         "cosine": float((before[0] * after[0]).sum(axis=1).mean()),
         "entropy_before": float(entropy(was).mean()),
@@ -69,11 +70,6 @@ def judge(
 def entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Entropy of each row of [n, labels], nats."""
     return np.asarray(-(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1), np.float64)
-
-
-def _probabilities(logits: Float32) -> NDArray[np.float64]:
-    raised = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float64)
 
 
 def _top_share(probabilities: NDArray[np.float64]) -> float:

@@ -29,12 +29,7 @@ class Memory:
             counts = Counter(map(_kind, self._samples))
             counts[_kind(sample)] += 1  # the newcomer's own kind, if that is the most frequent with it
             most = max(counts.values())
-            for index, held in enumerate(self._samples):
-                if counts[_kind(held)] == most:
-                    del self._samples[index]
-                    break
-            else:
-                return
+            del self._samples[next(i for i, held in enumerate(self._samples) if counts[_kind(held)] == most)]
         self._samples.append(Sample(np.array(sample.chip), sample.probabilities, sample.track, sample.at))
 
     def __len__(self) -> int:

@@ -2,11 +2,15 @@
 
 from collections import Counter, deque
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.config import Identity
 from agent.perception.types import Emotion, Float32, Match
+
+Floating = TypeVar("Floating", bound=np.floating)
 
 _LEAD = 0.05  # by how much another expression must lead before the label changes: stops flicker at a tie
 
@@ -98,7 +102,7 @@ class EmotionSmoother:
         return Emotion(self._labels[self._label], tuple(self._average.tolist()))
 
 
-def softmax(logits: Float32) -> Float32:
-    """Probabilities of logits, along the last axis."""
+def softmax(logits: NDArray[Floating]) -> NDArray[Floating]:
+    """Probabilities of logits, along the last axis, in the precision that they have."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), np.float32)
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), logits.dtype)

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from agent.perception.types import Float32
+from agent.perception.vote import softmax
 from calibration.baselines.method import Answer, Chips, Network, Source, embeddings
 
 WINDOW = 64
@@ -79,12 +80,6 @@ def corrected_answers(probabilities: Floats, graph: Floats) -> Floats:
         if abs(energy - before) <= _PRECISION * abs(before):
             break
     return found
-
-
-def softmax(logits: Floats) -> Floats:
-    """Probabilities of logits, along the last axis."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
 def head_input(model: onnx.ModelProto) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from calibration.baselines.lame import softmax
+from agent.perception.vote import softmax
 from calibration.baselines.method import UPDATE, Answer, Chips, Source
 from calibration.baselines.statistics import Adaptable, Moments
 

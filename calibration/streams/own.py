@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.adaptation.types import Adapts, Sample
-from calibration.baselines.lame import softmax
+from agent.perception.vote import softmax
 from calibration.baselines.method import Answer, Chips, Network, Source, embeddings
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.baselines.lame import Lame, affinity, corrected_answers, head_input, softmax
+from agent.perception.vote import softmax
+from calibration.baselines.lame import Lame, affinity, corrected_answers, head_input
 from calibration.baselines.method import Frozen, Source
 
 PROBABILITIES = np.array([[0.8, 0.2], [0.6, 0.4], [0.45, 0.55], [0.1, 0.9]])
