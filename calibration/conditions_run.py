@@ -21,9 +21,8 @@ from calibration.conditions import (
     teach,
     train_condition,
 )
-from calibration.fer2013 import read_split, to_chip
 from calibration.lfw import Pair
-from calibration.material import Progress, calibrating_faces, divide
+from calibration.material import Progress, calibrating_faces, divide, fer_faces
 from engines.errors import UserError
 from engines.model import read_model
 from engines.norms import read_norms
@@ -100,9 +99,7 @@ def faces(
         UserError: something is missing or wrong.
     """
     rng = np.random.default_rng(recipe.seed)
-    images, known = read_split(expressions, "train")
-    chosen = rng.permutation(len(images))[: recipe.images]
-    told = np.stack([to_chip(images[index]) for index in chosen])
+    told, known = fer_faces(expressions, "train", recipe.images, recipe.seed)
     division = divide(photographs, pairs)
     networks = load_networks(pack, Config())
     try:
@@ -110,5 +107,5 @@ def faces(
     finally:
         networks.close()
     photographed = found[rng.permutation(len(found))[: recipe.faces]]
-    labels = np.concatenate([known[chosen], np.full(len(photographed), -1, np.int64)])
-    return np.concatenate([told, photographed]), labels
+    labels = np.concatenate([known, np.full(len(photographed), -1, np.int64)])
+    return np.concatenate([told.chips, photographed]), labels

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from agent.perception.chain import Networks
 from calibration.fer2013 import CHIP_SIDE, LABELS, to_chip
 from calibration.metrics import Labels, classify
-from engines.pack import PackError
+from engines.pack import Manifest, PackError
 
 
 class ClassReport(Struct, frozen=True):
@@ -54,17 +54,23 @@ def predict(networks: Networks, images: NDArray[np.uint8]) -> Iterator[int]:
     Raises:
         PackError: the pack names other expressions than FER2013, or reads chips of another size.
     """
+    check_measurable(networks.manifest)
     face = networks.manifest.face
-    if set(face.labels) != set(LABELS) or face.side != CHIP_SIDE:
-        raise PackError(
-            f"pack {networks.manifest.name} names {', '.join(face.labels)} on chips of {face.side} pixels; FER2013 can "
-            f"measure only a pack that names {', '.join(LABELS)} on chips of {CHIP_SIDE}. Give another with --pack"
-        )
     number = [LABELS.index(label) for label in face.labels]
     chip = networks.face.buffer("chip")[0]
     for image in images:
         chip[...] = to_chip(image)
         yield number[int(networks.face.run()["emotion"][0].argmax())]
+
+
+def check_measurable(manifest: Manifest) -> None:
+    """Raise PackError if the pack names other expressions than FER2013, or reads chips of another size."""
+    face = manifest.face
+    if set(face.labels) != set(LABELS) or face.side != CHIP_SIDE:
+        raise PackError(
+            f"pack {manifest.name} names {', '.join(face.labels)} on chips of {face.side} pixels; FER2013 can "
+            f"measure only a pack that names {', '.join(LABELS)} on chips of {CHIP_SIDE}. Give another with --pack"
+        )
 
 
 def report(true: Labels, predicted: Labels) -> EmotionReport:

@@ -38,16 +38,6 @@ def check_plot(plot: Path | None) -> None:
         raise PlotError(f"{plot.parent}: no such folder; make it, or name another file with --plot")
 
 
-class TorchError(UserError):
-    """PyTorch is missing; the message says what to do."""
-
-
-def check_torch() -> None:
-    """See that PyTorch is there."""
-    if importlib.util.find_spec("torch") is None:
-        raise TorchError("this needs PyTorch; install it with `pip install 'cabinsense[adapt]'`")
-
-
 def load(pack: Path | None, config: Path | None) -> "tuple[Config, Networks]":
     """The configuration and the engines of the pack."""
     import cv2

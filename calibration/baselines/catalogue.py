@@ -1,6 +1,5 @@
 """The methods by name. Those that need torch import it when they are made."""
 
-import importlib.util
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -30,19 +29,6 @@ TITLES = {
 
 class MethodError(UserError):
     """A method cannot be measured; the message says why."""
-
-
-def check_torch() -> None:
-    """See that torch is there.
-
-    Raises:
-        MethodError: it is not.
-    """
-    if importlib.util.find_spec("torch") is None:
-        raise MethodError(
-            f"{', '.join(WITH_TORCH)} need torch; install it with `pip install "
-            "'cabinsense[adapt]'`, or name others with --methods"
-        )
 
 
 class Catalogue:

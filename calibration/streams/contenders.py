@@ -9,10 +9,11 @@ import msgspec
 
 from agent.adaptation.types import Adapts
 from agent.config import AdaptationSettings
-from calibration.baselines.catalogue import BASELINES, FROZEN, WITH_TORCH, Catalogue, MethodError, check_torch
+from calibration.baselines.catalogue import BASELINES, FROZEN, WITH_TORCH, Catalogue, MethodError
 from calibration.baselines.method import Method, Source
 from calibration.streams.cells import Contender
 from calibration.streams.own import Cabinsense
+from calibration.torch_extra import check_torch
 
 OWN = "cabinsense"
 """Our own method, in the tier that ``[adaptation]`` names; where that is off, by statistics."""
@@ -39,15 +40,16 @@ def choose(names: Sequence[str], *, identity: bool) -> list[str]:
         identity: the task is to recognise people, not expressions.
 
     Raises:
-        MethodError: there is no such method, it does not suit the task, or torch is missing.
+        MethodError: there is no such method, or it does not suit the task.
+        TorchError: one of them needs torch, which is missing.
     """
     possible = [name for name in (*BASELINES, OWN) if not (identity and name == _EXPRESSIONS_ONLY)]
     unknown = [name for name in names if name not in possible]
     if unknown:
         raise MethodError(f"no method {unknown[0]!r} for this task; there are {', '.join(possible)}")
     chosen = [name for name in possible if name in names or not names or name == FROZEN]
-    if {*WITH_TORCH} & {*chosen}:
-        check_torch()
+    if needing := [name for name in chosen if name in WITH_TORCH]:
+        check_torch(", ".join(needing), "name others with --methods")
     return chosen
 
 
@@ -65,7 +67,7 @@ def contenders(
         make: makes its adapter.
 
     Raises:
-        MethodError: as ``choose``.
+        MethodError, TorchError: as ``choose``.
     """
     chosen = choose(names, identity=source.identity)
     own = msgspec.structs.replace(settings, tier="statistics") if settings.tier == "off" else settings

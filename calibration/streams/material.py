@@ -7,12 +7,13 @@ import onnx
 
 from agent.perception.chain import FaceReader
 from calibration.baselines.method import Source
-from calibration.fer2013 import CHIP_SIDE, LABELS, read_split, to_chip
+from calibration.emotion import check_measurable
+from calibration.fer2013 import read_split, to_chip
 from calibration.lfw import check_photographs, photographs, read_pairs
 from calibration.material import Progress
 from calibration.streams.cells import ExpressionBench, PeopleBench
 from calibration.streams.faces import Expressions, People, evenly, find_landmarks, some_pairs
-from engines.pack import Manifest, PackError
+from engines.pack import Manifest
 
 SOURCE_CHIPS = 256
 """Clean faces by which methods know the source: its statistics and what matters in it."""
@@ -34,12 +35,8 @@ def expressions(
         Fer2013Error: the file is missing or is not FER2013.
         PackError: the pack names other expressions, or reads chips of another size.
     """
+    check_measurable(manifest)
     face = manifest.face
-    if set(face.labels) != set(LABELS) or face.side != CHIP_SIDE:
-        raise PackError(
-            f"pack {manifest.name} names {', '.join(face.labels)} on chips of {face.side} pixels; FER2013 can measure "
-            f"only one that names {', '.join(LABELS)} on chips of {CHIP_SIDE}. Give another with --pack"
-        )
     faces = Expressions(npz, _FER_SPLITS[split], limit, face.labels)
     images, _ = read_split(npz, "train")
     known = np.stack([to_chip(image) for image in images[evenly(len(images), SOURCE_CHIPS)]])
