@@ -1,4 +1,5 @@
-"""Run the agent for long and watch it: ``python -m tests.soak [--frames 20000 | --minutes 60]`` (``make soak``).
+"""Run the agent for long and watch it: ``python -m tests.soak [--frames 20000 | --minutes 60 --adaptation]``
+(``make soak``).
 
 With ``--frames`` the sample clip plays in a loop as fast as the chain goes, and every frame of it is read. With
 ``--minutes`` it plays at ten frames a second, and each minute brings what a day brings: somebody is enrolled and
@@ -16,16 +17,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
+import numpy as np
 import psutil
 import zmq
 
 from agent import paths
+from agent.perception.types import Image
 from agent.samples import clip
+from calibration.corruptions import corrupt
 
 LIMIT_MB = 450.0
+ADAPTED_LIMIT_MB = 600.0  # a second face engine stands beside the first while the agent changes over
 GROWTH = 0.02  # of the figure after the first tenth, when every buffer has been allocated
 _SILENCE_MS = 30_000
 _MINUTE_S = 60.0
@@ -48,12 +55,13 @@ class Box:
             "CABINSENSE_CONFIG": str(self.folder / "config.toml"),
         }
 
-    def configure(self, camera: str) -> None:
+    def configure(self, source: Path, camera: str, tier: str) -> None:
         (self.folder / "config.toml").write_text(
             f'pack = "{paths.data_dir() / "packs" / "default"}"\n'
-            f'[[cameras]]\nname = "cabin"\nsource = "{clip()}"\nloop = true\n{camera}\n'
+            f'[[cameras]]\nname = "cabin"\nsource = "{source}"\nloop = true\n{camera}\n'
             f'[events]\nendpoint = "ipc://{self.folder}/e"\nqueue = {_QUEUE}\n'
             f'[control]\nendpoint = "ipc://{self.folder}/c"\n'
+            f'[adaptation]\ntier = "{tier}"\n'
         )
 
     def start(self, *arguments: str, **more: object) -> "subprocess.Popen[bytes]":
@@ -62,7 +70,9 @@ class Box:
 
     def ask(self, *arguments: str) -> str:
         command = [sys.executable, "-m", "agent", *arguments]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"{' '.join(arguments)}: {done.stderr}")
         return done.stdout
 
 
@@ -72,6 +82,7 @@ class Watch:
 
     daemon: "subprocess.Popen[bytes]"
     endpoint: str
+    limit_mb: float
     first: int = 0
     last: int = 0
     gaps: int = 0
@@ -109,7 +120,7 @@ class Watch:
         settled = self.rss[len(self.rss) // 10]
         growth = max(self.rss[len(self.rss) // 10 :]) / settled - 1
         print(f"peak {max(self.rss):.1f} MiB, growth after the first tenth {growth:+.2%}, gaps {self.gaps}")
-        return int(growth > GROWTH or max(self.rss) > LIMIT_MB or self.gaps > 0)
+        return int(growth > GROWTH or max(self.rss) > self.limit_mb or self.gaps > 0)
 
 
 def main() -> int:
@@ -118,19 +129,38 @@ def main() -> int:
     )
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--minutes", type=int)
+    parser.add_argument(
+        "--adaptation", action="store_true", help="with the statistics tier on, and light that comes and goes"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         box = Box(Path(folder))
-        box.configure("fps = 10" if options.minutes else "every_frame = true\nfps = 1000")
+        tier, source = ("statistics", changing(box.folder)) if options.adaptation else ("off", clip())
+        box.configure(source, "fps = 10" if options.minutes else "every_frame = true\nfps = 1000", tier)
         daemon = box.start("run", "--no-table", stdout=subprocess.DEVNULL)
         try:
-            watch = Watch(daemon, f"ipc://{folder}/e")
+            limit = ADAPTED_LIMIT_MB if options.adaptation else LIMIT_MB
+            watch = Watch(daemon, f"ipc://{folder}/e", limit)
             if options.minutes:
                 return days(box, watch, options.minutes)
             return frames(watch, options.frames)
         finally:
             daemon.send_signal(signal.SIGTERM)
             daemon.wait(timeout=10)
+
+
+def changing(folder: Path) -> Path:
+    """The sample clip three times as it is and three times in the dark: something to adapt to."""
+    reader, path = cv2.VideoCapture(str(clip())), folder / "changing.avi"
+    frames: list[Image] = []
+    while (read := reader.read())[0]:
+        frames.append(np.asarray(read[1], np.uint8))
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30.0, (width, height))
+    for frame in [*frames * 3, *[corrupt(frame, "low_light", 2) for frame in frames] * 3]:
+        writer.write(frame)
+    writer.release()
+    return path
 
 
 def frames(watch: Watch, count: int) -> int:
@@ -145,6 +175,7 @@ def frames(watch: Watch, count: int) -> int:
 def days(box: Box, watch: Watch, minutes: int) -> int:
     """Live through so many minutes; 1 if anything was not as promised."""
     heard, said = box.folder / "heard.jsonl", box.folder / "said.txt"
+    watch.next()  # the daemon is up
     with heard.open("wb") as out, said.open("wb") as err:
         listener = box.start("events", stdout=out, stderr=err)
         try:
@@ -155,7 +186,14 @@ def days(box: Box, watch: Watch, minutes: int) -> int:
             listener.wait()
     missed = said.read_text().count("messages missed")
     print(f"the subscriber that stood still missed messages {missed} times, faults {faults}")
+    print(told(heard))
     return int(watch.verdict() or faults > 0)
+
+
+def told(heard: Path) -> str:
+    """What the subscriber that stood still heard of adaptation: how often each reason was given."""
+    events = [json.loads(line) for line in heard.read_text().splitlines()]
+    return f"adaptation: {dict(Counter(each['reason'] for each in events if each['topic'] == 'adaptation'))}"
 
 
 def minute(box: Box, watch: Watch, listener: "subprocess.Popen[bytes]", heard: Path, number: int) -> int:
