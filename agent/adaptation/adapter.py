@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 
 from agent.adaptation.bank import Bank, BankError, read_bank
+from agent.adaptation.chip_filter import adaptable, adapted
 from agent.adaptation.evidence import Evidence
 from agent.adaptation.guard import Limits, judge
 from agent.adaptation.memory import Memory
@@ -16,7 +17,6 @@ from agent.config import AdaptationSettings
 from agent.perception.types import Float32
 from engines.engine import Engine
 from engines.model import read_model
-from engines.norms import read_norms
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
 from engines.pack import verify
 
@@ -39,7 +39,7 @@ class Adapter:
             EngineError: the bank's layers are not in the model.
         """
         self._bank = bank
-        self._source = read_norms(model)
+        self._source = adaptable(model)
         self._probe = Probe(model, bank.layers, settings.threads)
         self._engine: Engine = OnnxRuntimeEngine(model, SessionSettings(settings.threads, dims={"N": 1}))
         self._memory = Memory(_HELD_CHIPS, _HELD_S)
@@ -94,7 +94,7 @@ class Adapter:
 
     def _answers(self, norms: Norms) -> tuple[Float32, Float32]:
         """What the network with these norms makes of the chips held aside."""
-        engine = self._engine.with_norms(norms) if norms else self._engine
+        engine = adapted(self._engine, norms) if norms else self._engine
         try:
             embeddings, logits = [], []
             for sample in self._memory:

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from agent.adaptation.chip_filter import adaptable, adapted
 from agent.adaptation.keeper import Keeper
 from agent.adaptation.messages import Decided, MessageError, figures_of, norms_of
 from agent.adaptation.process import COMMAND
@@ -26,7 +27,6 @@ from agent.publishing import rfc3339
 from agent.stage import Stage
 from engines.engine import Engine, EngineError
 from engines.model import read_model
-from engines.norms import read_norms
 from engines.pack import Pack
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class AdaptationStage(Stage):
     def work(self) -> None:
         """Adapt until told to stop."""
         try:
-            self._source = read_norms(read_model(self._pack.face))
+            self._source = adaptable(read_model(self._pack.face))
             while not self.stopping.is_set():
                 self.beat()
                 self._turn(time.monotonic())
@@ -239,7 +239,7 @@ class AdaptationStage(Stage):
         """Make an engine with new norm parameters, try it, and offer it."""
         began = time.monotonic()
         try:
-            engine = slot.source.with_norms(norms)
+            engine = adapted(slot.source, norms)
         except (EngineError, ValueError) as error:
             log.warning("no engine could be made of what the adaptation proposes: %s", error)
             self._refuse("engine", decision)
@@ -352,7 +352,7 @@ class AdaptationStage(Stage):
 
 
 def layers(norms: Norms) -> tuple[str, ...]:
-    """The norm layers that parameters belong to, sorted."""
+    """The norm layers that parameters belong to, sorted; ``chip`` is the filter before the network."""
     return tuple(sorted({name.removeprefix("norm.").rpartition(".")[0] for name in norms}))
 
 

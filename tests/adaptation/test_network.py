@@ -10,7 +10,8 @@ from engines.norms import read_norms, write_norms
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
 
 torch = pytest.importorskip("torch")
-from agent.adaptation.network import FaceNetwork  # noqa: E402
+from agent.adaptation.chip_filter import CHIP_FILTER, SIDE, adaptable, adapted  # noqa: E402
+from agent.adaptation.network import FaceNetwork, FilteredNetwork  # noqa: E402
 
 CHIPS = np.random.default_rng(0).integers(0, 256, (4, 150, 150, 3), np.uint8)
 
@@ -44,6 +45,16 @@ def test_its_norm_parameters_are_the_graphs(model):
     assert {id(p) for p in network.parameters()} == {
         id(p) for norm in network.norms.values() for p in (norm.scale, norm.shift)
     }
+
+
+def test_a_filter_does_here_what_it_does_before_an_engine(model):
+    network, params = FilteredNetwork(FaceNetwork(model)), adaptable(model)
+    assert all(np.array_equal(value, params[name]) for name, value in network.read_norms().items())
+    params[CHIP_FILTER] = np.float32(np.random.default_rng(1).uniform(0, 2 / SIDE**2, SIDE * SIDE))
+    network.write_norms(params)
+    engine = adapted(OnnxRuntimeEngine(model, SessionSettings(1, dims={"N": len(CHIPS)})), params)
+    expected, found = engine.run({"chip": CHIPS}), answers(network)
+    assert (found["embedding"] * expected["embedding"]).sum(1).min() > 0.9999  # the engine's chip is rounded
 
 
 def test_norms_changed_here_do_the_same_there(model):
