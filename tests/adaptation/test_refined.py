@@ -31,6 +31,10 @@ def begin(model, pack):
     return one
 
 
+def told(decisions: list) -> list:
+    return [(each.reason, each.figures) for each in decisions]
+
+
 def reasons(drive: Drive) -> list[str]:
     return [each.reason for each in drive.decisions]
 
@@ -41,10 +45,10 @@ def farthest(one: dict, other: dict) -> float:
 
 def test_it_begins_at_the_mixture_goes_on_from_there_and_good_light_takes_all_back(begin, faces, model, pack):
     drive = begin()
-    norms = drive.through(faces, 50, "sensor_noise", 4)
+    norms = drive.through(faces, 30, "sensor_noise", 4)
     assert norms.keys() == adaptable(model).keys()
     mixture = Drive(Adapter(model, read_bank(pack.bank, model), AdaptationSettings()), drive.template)
-    mixed = mixture.through(faces, 50, "sensor_noise", 4)
+    mixed = mixture.through(faces, 30, "sensor_noise", 4)
     first = reasons(drive).index("better")
     assert all(
         np.array_equal(value, mixture.decisions[first].norms[name])
@@ -56,22 +60,25 @@ def test_it_begins_at_the_mixture_goes_on_from_there_and_good_light_takes_all_ba
     assert refined.figures["cosine"] > 0.97
     assert refined.figures["drift"] <= GradientSettings().drift + 1e-6
     assert {"loss", "views", "features", "entropy_after", "changed", "noise"} <= refined.figures.keys()
-    assert drive.through(faces, 40) == {}
+    assert drive.through(faces, 30) == {}
 
 
-def test_it_is_the_same_for_the_same_seed_and_another_one_for_another(begin, faces):
-    drives = [begin(seed=seed) for seed in (1, 1, 2)]
-    one, same, other = (each.through(faces, 40, "sensor_noise", 4) for each in drives)
-    assert [(each.reason, each.figures) for each in drives[0].decisions] == [
-        (each.reason, each.figures) for each in drives[1].decisions
-    ]
-    assert farthest(one, same) == 0
-    assert farthest(one, other) > 0
+def test_after_a_reset_all_is_as_at_the_beginning_and_another_seed_learns_otherwise(begin, faces):
+    drive, other = begin(seed=1), begin(seed=2)
+    drive.through(faces, 30, "sensor_noise", 4)
+    other.through(faces, 30, "sensor_noise", 4)
+    first, drive.decisions = drive.decisions, []
+    proposal = drive.adapter.reset("driver")
+    assert (proposal.accepted, proposal.norms, proposal.reason) == (True, {}, "reset:driver")
+    assert drive.adapter.propose() is None
+    drive.looks, drive.at = 0, 0.0
+    drive.through(faces, 30, "sensor_noise", 4)
+    assert told(drive.decisions) == told(first) != told(other.decisions)
 
 
 def test_entropy_alone_collapses_on_one_face_and_the_guard_brings_back_the_mixture(begin, faces):
-    drive = begin(entropy=1.0, views=0.0, features=0.0, sure=1.0, rate=0.05, drift=1.0, pull=0.0, layers=100)
-    drive.through(faces[:1], 150, "sensor_noise", 4)
+    drive = begin(entropy=1.0, views=0.0, features=0.0, sure=1.0, rate=0.1, drift=1.0, pull=0.0, layers=100)
+    drive.through(faces[:1], 60, "sensor_noise", 4)
     refused = [each for each in drive.decisions if not each.accepted or each.reason.startswith("rollback")]
     assert refused
     mixed = next(each for each in drive.decisions if each.reason == "better").norms
@@ -88,28 +95,14 @@ def test_entropy_alone_collapses_on_one_face_and_the_guard_brings_back_the_mixtu
 
 def test_with_the_losses_by_default_one_face_for_long_leads_nowhere(begin, faces):
     drive = begin()
-    drive.through(faces[:1], 150, "sensor_noise", 4)
+    drive.through(faces[:1], 60, "sensor_noise", 4)
     assert not [each for each in drive.decisions if each.reason.startswith("rollback") or not each.accepted]
 
 
 def test_in_good_light_nothing_is_learnt(begin, faces):
     drive = begin()
-    assert drive.through(faces, 40) == {}
+    assert drive.through(faces, 30) == {}
     assert not [reason for reason in reasons(drive) if reason.startswith(LEARNT)]
-
-
-def test_a_reset_forgets_what_was_learnt(begin, faces):
-    drive = begin()
-    drive.through(faces, 40, "sensor_noise", 4)
-    first, drive.decisions = drive.decisions, []
-    proposal = drive.adapter.reset("driver")
-    assert (proposal.accepted, proposal.norms, proposal.reason) == (True, {}, "reset:driver")
-    assert drive.adapter.propose() is None
-    drive.looks = 0
-    drive.through(faces, 40, "sensor_noise", 4)
-    assert [(each.reason, each.figures) for each in drive.decisions] == [
-        (each.reason, each.figures) for each in first
-    ]
 
 
 def test_a_chip_whose_expressions_are_no_numbers_is_not_learnt_from(begin, faces):
