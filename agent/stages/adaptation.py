@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from agent import spare_memory
 from agent.adaptation.chip_filter import adaptable, adapted
 from agent.adaptation.keeper import Keeper
 from agent.adaptation.messages import Decided, MessageError, figures_of, norms_of
@@ -294,7 +295,8 @@ class AdaptationStage(Stage):
                 self._change = None
                 self._tell(change.event, slot.swap_ms if made else None)
         with self.acting():
-            slot.sweep()
+            if slot.sweep():
+                spare_memory.give_back()
 
     def _refuse(self, reason: str, decision: Decided) -> None:
         """What runs goes on."""
