@@ -471,7 +471,7 @@ class GradientSettings(_Table, frozen=True):
     ] = 12
     pull: Annotated[
         float, Meta(description="Share of the way back to the start that follows each step.", ge=0, le=1)
-    ] = 0.05
+    ] = 0.02
     drift: Annotated[float, Meta(description="Farthest from the start.", gt=0, le=1)] = 0.05
 
 

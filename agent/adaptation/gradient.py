@@ -1,19 +1,7 @@
 """Adapting any torch module while it runs, by gradient on its norm layers, within limits; torch: extra ``adapt``.
 
-The shape is that of Tent's code (Wang et al., ICLR 2021): configure, collect, step, reset. On a module of one's own::
-
-    module = torchvision.models.resnet18(weights="DEFAULT").eval()
-    gradient.configure(module)
-    learner = gradient.Learner(
-        gradient.collect(module),
-        answer=lambda images: (module(images), None),
-        views=lambda images: [images.flip(3)],
-        settings=GradientSettings(entropy=0.1, views=1.0),
-    )
-    figures = learner.step(images)
-    learner.reset()
-
-What a pack's network is for this, and when what was learnt may run, is in ``agent.adaptation.refined``.
+The shape is that of Tent's code (Wang et al., ICLR 2021): configure, collect, step, reset. docs/adaptation.md shows it on a
+module of one's own. What a pack's network is for this, and when what was learnt may run, is in ``agent.adaptation.refined``.
 """
 
 import math

@@ -19,8 +19,8 @@ LIMITS = Limits(cosine=0.97, entropy=0.1, fall=0.25, top_share=0.2, tracks=1, ch
 beforehand. Sar's sign of a collapse is that answers become sure (Niu et al., ICLR 2023); here, surer by so much."""
 
 _FEWEST = 8  # chips to learn from at least
-_ASIDE = 3  # pixels of 150
-_WORTH = 0.02  # relative distance from what runs that is worth a new engine
+_SHIFT = 3  # pixels of 150
+_WORTH = 0.01  # distance from what runs that is worth a new engine
 
 
 class Refined:
@@ -50,7 +50,6 @@ class Refined:
         self._start_over()
 
     def _start_over(self) -> None:
-        self._memory.clear()
         self._random = np.random.default_rng(self._seed)
         self._at = self._rests_until = float("-inf")
         self._begin({})
@@ -59,6 +58,7 @@ class Refined:
         """Learn from this mixture on."""
         self._network.write_norms(self._mixture.source | norms)
         self._learner.begin()
+        self._memory.clear()  # seen in another light
         self._runs: Norms = norms
         self._mixed = norms
 
@@ -126,12 +126,13 @@ class Refined:
 def _views(chips: Tensor) -> list[Tensor]:
     """The mirror image, and both a little aside, as another detection would cut them out."""
     mirrored = chips.flip(2)
-    return [mirrored, chips.roll((_ASIDE, _ASIDE), (1, 2)), mirrored.roll((-_ASIDE, _ASIDE), (1, 2))]
+    return [mirrored, chips.roll((_SHIFT, _SHIFT), (1, 2)), mirrored.roll((-_SHIFT, _SHIFT), (1, 2))]
 
 
 def _apart(one: Norms, other: Norms) -> float:
-    """The greatest distance of two arrays of one name, relative to the mean size of the other one."""
+    """The greatest distance of two arrays of one name; of factors relative to their size, as ``Learner`` has it."""
     return max(
-        float(np.sqrt(np.square(value - other[name]).mean()) / max(float(np.abs(other[name]).mean()), 1e-6))
+        float(np.sqrt(np.square(value - other[name]).mean()))
+        / (float(np.abs(other[name]).mean()) if name.endswith(".scale") else 1.0)
         for name, value in one.items()
     )

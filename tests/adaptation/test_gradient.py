@@ -1,6 +1,7 @@
 """Learning by gradient on a module of one's own: nothing but norm layers moves, within limits, and all of it back."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -156,6 +157,14 @@ def test_feature_consistency_holds_the_features_while_the_answers_are_learnt():
             return float((module(images())[1] - before).norm())
 
     assert moved(100.0) < 0.5 * moved(0.0)
+
+
+def test_the_example_in_the_docs_runs():
+    text = (Path(__file__).parents[2] / "docs" / "adaptation.md").read_text()
+    names: dict = {}
+    exec(text.split("```python\n")[1].split("```")[0], names)  # noqa: S102 # our own text
+    assert names["figures"].keys() == {"loss", "entropy", "views", "drift"}
+    assert names["figures"]["drift"] > 0
 
 
 def test_without_a_loss_nothing_moves():
