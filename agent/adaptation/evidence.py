@@ -26,7 +26,10 @@ _NEWEST = 3
 """So many chips that say the same, and something else than all before, are a change: a tunnel, a hand before the face.
 Two are not enough: of single chips one in twenty is mistaken for another condition."""
 
-_SURE, _APART = 0.95, 0.6  # how probable they make one condition, and how far from that the rest is, to be a change
+_SURE, _APART = (
+    0.95,
+    0.6,
+)  # how probable they make one condition, and how far from that the rest is, to be a change
 
 
 class Evidence:
