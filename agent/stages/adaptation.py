@@ -80,7 +80,6 @@ class AdaptationStage(Stage):
             command: starts a worker.
         """
         super().__init__("adaptation")
-        self.problem = ""
         self._pack = pack
         self._live = live
         self._outbox = outbox
