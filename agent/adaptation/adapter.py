@@ -18,7 +18,7 @@ from agent.perception.types import Float32
 from engines.engine import Engine
 from engines.model import read_model
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
-from engines.pack import verify
+from engines.pack import no_bank, verify
 
 _HELD_CHIPS, _HELD_S = 12, 60.0  # held aside at most, and for how long: older ones were seen in another light
 _ASIDE = 3  # every third chip is held aside: what judges a proposal has not been part of it
@@ -121,10 +121,7 @@ def adapter_of_pack(face: Path, settings: AdaptationSettings, _seed: int = 0) ->
     """
     pack = verify(face.parent)
     if pack.bank is None:
-        raise BankError(
-            f"{pack.path}: the pack has no norm bank; if it is the default one, `cabinsense models fetch --force` "
-            "makes it with one; else set adaptation.tier to off, or choose another pack"
-        )
+        raise BankError(no_bank(pack))
     model = read_model(face)
     return Adapter(model, read_bank(pack.bank, model), settings)
 
