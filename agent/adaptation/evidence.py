@@ -37,7 +37,7 @@ class Evidence:
 
     def __init__(self, conditions: int) -> None:
         """Nothing has been seen yet."""
-        self._sum = np.zeros(conditions, np.float64)
+        self._sum: NDArray[np.float64] = np.zeros(conditions)
         self._at = -math.inf
         self._newest: deque[Float32] = deque(maxlen=_NEWEST)
         self.chips = 0.0
@@ -53,7 +53,7 @@ class Evidence:
             self._newest.clear()
         self._newest.append(log_posterior)
         if self._changed():
-            self._sum, self.chips = np.mean(self._newest, axis=0, dtype=np.float64) * LEAST, LEAST
+            self._sum, self.chips = np.asarray(np.mean(self._newest, axis=0), np.float64) * LEAST, LEAST
 
     def _changed(self) -> bool:
         """The newest chips say one and the same condition, and together with the older ones something else."""
