@@ -34,7 +34,7 @@ LAYERS = ("input", "stem", "level4.0.a", "level3.0.a")
 stem, 90 % with the third layer and 94 % with the fourth."""
 
 _WAYS = (0.0, 0.25, 0.5, 0.75, 1.0)  # from the source (0) to what was learnt (1)
-_JUDGES = 640  # faces held aside that choose among them
+_JUDGES = 320  # faces held aside that choose among them
 
 CONDITIONS: Mapping[str, tuple[str, ...]] = {
     "dark": ("low_light",),
@@ -74,10 +74,10 @@ class Recipe:
     threads: int = 2
     images: int = 12_000
     faces: int = 1800
-    steps: int = 600
+    steps: int = 300
     batch: int = 32
     learning_rate: float = 2e-3
-    filter_rate: float = 2e-2
+    filter_rate: float = 5e-3
     bfloat16: bool = True
     held: float = 0.1
     consistency: float = 10.0
@@ -184,6 +184,7 @@ def train_condition(
         optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        network.restrain()
         schedule.step()
         tell(f"norms for {', '.join(kinds)}", step + 1, recipe.steps)
     return _part_of_the_way(network, adaptable(model), held, kinds, recipe, rng)

@@ -26,7 +26,10 @@ _NEWEST = 3
 """So many chips that say the same, and something else than all before, are a change: a tunnel, a hand before the face.
 Two are not enough: of single chips one in twenty is mistaken for another condition."""
 
-_SURE, _APART = 0.95, 0.6  # how probable they make one condition, and how far from that the rest is, to be a change
+_SURE, _APART = (
+    0.95,
+    0.6,
+)  # how probable they make one condition, and how far from that the rest is, to be a change
 
 
 class Evidence:
@@ -34,7 +37,7 @@ class Evidence:
 
     def __init__(self, conditions: int) -> None:
         """Nothing has been seen yet."""
-        self._sum = np.zeros(conditions, np.float64)
+        self._sum: NDArray[np.float64] = np.zeros(conditions)
         self._at = -math.inf
         self._newest: deque[Float32] = deque(maxlen=_NEWEST)
         self.chips = 0.0
@@ -50,7 +53,7 @@ class Evidence:
             self._newest.clear()
         self._newest.append(log_posterior)
         if self._changed():
-            self._sum, self.chips = np.mean(self._newest, axis=0, dtype=np.float64) * LEAST, LEAST
+            self._sum, self.chips = np.asarray(np.mean(self._newest, axis=0), np.float64) * LEAST, LEAST
 
     def _changed(self) -> bool:
         """The newest chips say one and the same condition, and together with the older ones something else."""

@@ -146,6 +146,18 @@ class FilteredNetwork(nn.Module):
         )
         return found
 
+    @torch.no_grad()
+    def restrain(self) -> None:
+        """Bring the filter back to one that is alike in all directions and leaves the light as it is.
+
+        Blur and noise come from everywhere, and light is for the first norm layer. Without this, 81 numbers that are
+        learnt at once each add to the brightness: nothing came of training under glare and over-exposure.
+        """
+        turned = [torch.rot90(self.filter, turns) for turns in range(4)]
+        mean = torch.stack([*turned, *(each.T for each in turned)]).mean(0)
+        mean[SIDE // 2, SIDE // 2] += 1 - mean.sum()
+        self.filter.copy_(mean)
+
     def read_norms(self) -> dict[str, NDArray[np.float32]]:
         """As ``FaceNetwork.read_norms``, with the filter."""
         return self.network.read_norms() | {CHIP_FILTER: self.filter.detach().numpy().reshape(-1).copy()}

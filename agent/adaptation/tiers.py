@@ -7,7 +7,7 @@ from agent.adaptation.bank import BankError, read_bank
 from agent.adaptation.types import Adapts
 from agent.config import AdaptationSettings
 from engines.model import read_model
-from engines.pack import verify
+from engines.pack import no_bank, verify
 from engines.torch_extra import check_torch
 
 
@@ -38,10 +38,7 @@ def adapter_of_pack(face: Path, settings: AdaptationSettings, seed: int) -> Adap
     check_tier(settings)
     pack = verify(face.parent)
     if pack.bank is None:
-        raise BankError(
-            f"{pack.path}: the pack has no norm bank; if it is the default one, `cabinsense models fetch --force` "
-            "makes it with one; else set adaptation.tier to off, or choose another pack"
-        )
+        raise BankError(no_bank(pack))
     model = read_model(face)
     bank = read_bank(pack.bank, model)
     if settings.tier == "gradient":

@@ -28,7 +28,7 @@ from agent.publishing import rfc3339
 from agent.stage import Stage
 from engines.engine import Engine, EngineError
 from engines.model import read_model
-from engines.pack import Pack
+from engines.pack import Pack, no_bank
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,6 @@ class AdaptationStage(Stage):
             command: starts a worker.
         """
         super().__init__("adaptation")
-        self.problem = ""
         self._pack = pack
         self._live = live
         self._outbox = outbox
@@ -101,6 +100,7 @@ class AdaptationStage(Stage):
         self._change: _Change | None = None
         self._accepted = self._refused = self._resets = 0
         self._reason: str | None = None
+        self._refused_for: set[str] = set()  # since what runs has last changed
 
     def work(self) -> None:
         """Adapt until told to stop."""
@@ -164,6 +164,10 @@ class AdaptationStage(Stage):
             if settings.tier == "off":
                 return
             self._tier = settings.tier
+            if self._pack.bank is None:
+                self.problem = f"nothing is adapted: {no_bank(self._pack)}"
+                log.warning(self.problem)
+                return
             face = self._pack.manifest.face
             shape = Shape(face.side, len(face.labels))
             self._keeper = Keeper(self._pack.face, shape, settings, self._command)
@@ -232,7 +236,7 @@ class AdaptationStage(Stage):
             return
         self._confirmed = now
         if _same(norms, self._norms):
-            self._tell(self._event(decision.reason, self._norms, decision))
+            self._tell(self._event(decision.reason, self._norms, decision), level=logging.DEBUG)
         elif not norms:
             self._go_over(None, {}, decision.reason, now, decision)
         else:
@@ -274,6 +278,7 @@ class AdaptationStage(Stage):
         if bool(norms) != bool(self._norms):
             self._state_since = now
         self._norms = norms
+        self._refused_for.clear()
         self._accepted += decision is not None
         event = self._event(reason, norms, decision, build_ms)
         slot = self._slot
@@ -301,7 +306,9 @@ class AdaptationStage(Stage):
     def _refuse(self, reason: str, decision: Decided) -> None:
         """What runs goes on."""
         self._refused += 1
-        self._tell(self._event(reason, self._norms, decision, accepted=False))
+        level = logging.DEBUG if reason in self._refused_for else logging.INFO
+        self._refused_for.add(reason)
+        self._tell(self._event(reason, self._norms, decision, accepted=False), level=level)
 
     def _event(
         self,
@@ -326,10 +333,14 @@ class AdaptationStage(Stage):
             build_ms=None if build_ms is None else round(build_ms, 3),
         )
 
-    def _tell(self, event: AdaptationEvent, swap_ms: float | None = None) -> None:
+    def _tell(
+        self, event: AdaptationEvent, swap_ms: float | None = None, *, level: int = logging.INFO
+    ) -> None:
+        """Publish a decision, and log it: what changes nothing, and is not refused for a new reason, at ``DEBUG``."""
         if swap_ms is not None:
             event = msgspec.structs.replace(event, swap_ms=round(swap_ms, 4))
-        log.info(
+        log.log(
+            level,
             "adaptation: %s, %s; %s runs, %d layers changed",
             event.reason,
             "accepted" if event.accepted else "refused",

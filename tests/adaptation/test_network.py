@@ -57,6 +57,18 @@ def test_a_filter_does_here_what_it_does_before_an_engine(model):
     assert (found["embedding"] * expected["embedding"]).sum(1).min() > 0.9999  # the engine's chip is rounded
 
 
+def test_a_restrained_filter_is_alike_in_all_directions_and_leaves_the_light_as_it_is(model):
+    network = FilteredNetwork(FaceNetwork(model))
+    network.restrain()
+    assert np.array_equal(network.read_norms()[CHIP_FILTER], adaptable(model)[CHIP_FILTER])
+    network.write_norms({CHIP_FILTER: np.random.default_rng(2).normal(size=SIDE * SIDE).astype(np.float32)})
+    network.restrain()
+    found = network.read_norms()[CHIP_FILTER].reshape(SIDE, SIDE)
+    assert found.sum() == pytest.approx(1, abs=1e-5)
+    for turned in (found.T, found[::-1], found[:, ::-1], np.rot90(found)):
+        assert turned == pytest.approx(found, abs=1e-6)
+
+
 def test_norms_changed_here_do_the_same_there(model):
     network = FaceNetwork(model)
     changed = {name: value * np.float32(0.97) + np.float32(0.01) for name, value in read_norms(model).items()}
