@@ -1,7 +1,8 @@
 """Adapting any torch module while it runs, by gradient on its norm layers, within limits; torch: extra ``adapt``.
 
-The shape is that of Tent's code (Wang et al., ICLR 2021): configure, collect, step, reset. docs/adaptation.md shows it on a
-module of one's own. What a pack's network is for this, and when what was learnt may run, is in ``agent.adaptation.refined``.
+The shape is that of Tent's code (Wang et al., ICLR 2021): configure, collect, step, reset. docs/adaptation.md shows it
+on a module of one's own. What a pack's network is for this, and when what was learnt may run, is in
+``agent.adaptation.refined``.
 """
 
 import math
