@@ -32,6 +32,8 @@ from agent.perception.chain import FaceReader
 from agent.samples import clip
 from agent.stage import Stage
 from agent.stages.adaptation import AdaptationStage
+from engines.model import read_model
+from engines.norms import read_norms
 from tests.integration.faults import Faults
 
 SCALED = (sys.executable, str(Path(__file__).parents[1] / "adaptation" / "scaled_worker.py"))
@@ -418,7 +420,7 @@ def test_who_is_recorded_while_it_adapts_is_recorded_by_the_source(start, pack, 
     models = networks.load(pack, cabin.config)
     reader = FaceReader(models, cabin.config, time.monotonic)
     by_source = embeddings(reader, images)
-    with_norms = models.face.with_norms({"norm.input.scale": cabin_scale(models.face, 1.7)})
+    with_norms = models.face.with_norms({"norm.input.scale": cabin_scale(pack, 1.7)})
     reader.use_face(with_norms)
     by_adapted = embeddings(reader, images)
     with_norms.close()
@@ -436,7 +438,7 @@ def test_the_perception_thread_itself_sees_to_it_that_a_recording_gets_the_sourc
     cabin = start('tier = "off"')
     cabin.hears("face")
     slot, live = cabin.live.face, cabin.live
-    slot.offer(slot.source.with_norms({"norm.input.scale": cabin_scale(slot.source, 1.7)}))
+    slot.offer(slot.source.with_norms({"norm.input.scale": cabin_scale(pack, 1.7)}))
     cabin.wait_until(lambda: slot.in_use is not None)
     live.recording.set()
     cabin.wait_until(lambda: len(live.readings) > 8)
@@ -456,7 +458,7 @@ def test_after_an_adaptation_every_output_is_as_before_to_the_last_bit(pack, ima
     models = networks.load(pack, Config())
     reader = FaceReader(models, Config(), time.monotonic)
     before = embeddings(reader, images[:20])
-    adapted = models.face.with_norms({"norm.input.scale": cabin_scale(models.face, 1.3)})
+    adapted = models.face.with_norms({"norm.input.scale": cabin_scale(pack, 1.3)})
     reader.use_face(adapted)
     assert not np.array_equal(embeddings(reader, images[:20]), before)
     reader.use_face(models.face)
@@ -465,7 +467,5 @@ def test_after_an_adaptation_every_output_is_as_before_to_the_last_bit(pack, ima
     models.close()
 
 
-def cabin_scale(engine, gain: float) -> np.ndarray:
-    from engines.norms import read_norms
-
-    return read_norms(engine._model)["norm.input.scale"] * np.float32(gain)
+def cabin_scale(pack, gain: float) -> np.ndarray:
+    return read_norms(read_model(pack.face))["norm.input.scale"] * np.float32(gain)
