@@ -1,0 +1,18 @@
+"""The tasks of ``python -m trainer``, by name."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # PyTorch is loaded when a task is
+    from trainer.common.job import Task
+
+TASKS = {
+    "emotion": "the agent's emotion branch, on FER2013 over the frozen trunk",
+}
+"""What each makes; its module here has the same name and holds it as ``TASK``."""
+
+
+def load(name: str) -> "Task[Any, Any]":
+    """The task of a name in ``TASKS``."""
+    task: Task[Any, Any] = importlib.import_module(f"{__name__}.{name}").TASK
+    return task
