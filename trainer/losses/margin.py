@@ -14,9 +14,8 @@ from torch.nn import functional
 
 from trainer.losses.precision import wide
 
-CENTRE_DEVIATION = (
-    0.01  # of a fresh centre's values, as in the authors' code; only directions count, lengths set the pace
-)
+# Of a fresh centre's values, as in the authors' code. Only directions count; the shorter a centre, the faster it turns.
+CENTRE_DEVIATION = 0.01
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,8 @@ def add_margin(cosine: Tensor, margin: float) -> Tensor:
     Returns:
         float of the same shape, -1 - pi/2..1.
     """
-    sine = (
-        (1.0 - cosine.square()).clamp_min(1e-12).sqrt()
-    )  # the bound makes the gradient 0, not NaN, at a sine of 0
+    # The bound makes the gradient 0, not NaN, where the sine is 0.
+    sine = (1.0 - cosine.square()).clamp_min(1e-12).sqrt()
     moved = cosine * math.cos(margin) - sine * math.sin(margin)
     return torch.where(cosine >= -math.cos(margin), moved, cosine - margin * math.sin(margin))
 
@@ -99,9 +97,8 @@ def margin_logits(cosine: Tensor, labels: Tensor, margin: Margin) -> Tensor:
     Returns:
         float [n, classes].
     """
-    column = labels.clamp_min(0)[
-        :, None
-    ]  # no row is left out: on a GPU a choice by mask waits for the device
+    # No row is left out: on a GPU a choice by mask waits for the device.
+    column = labels.clamp_min(0)[:, None]
     target = cosine.gather(1, column)
     moved = torch.where(labels[:, None] >= 0, add_margin(target, margin.margin), target)
     return margin.scale * cosine.scatter(1, column, moved)

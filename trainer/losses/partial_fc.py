@@ -39,10 +39,10 @@ def sample_classes(labels: Tensor, classes: int, count: int, generator: torch.Ge
     Returns:
         int64, sorted, each class once, on the labels' device.
     """
-    rank = torch.rand(classes, generator=generator).to(labels.device)
+    order = torch.rand(classes, generator=generator).to(labels.device)
     occurring = torch.unique(labels[labels >= 0])
-    rank[occurring] = 2.0  # above every random number, so that these are taken first
-    return rank.topk(min(classes, max(count, len(occurring)))).indices.sort().values
+    order[occurring] = 2.0  # above every random number, so that these are taken first
+    return order.topk(min(classes, max(count, len(occurring)))).indices.sort().values
 
 
 def sharded_margin_loss(

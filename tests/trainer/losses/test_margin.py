@@ -165,7 +165,8 @@ def test_trust_grows_with_the_cosine_and_stays_within_0_and_1(one, other, doubt,
     assert 0.0 <= low <= high <= 1.0
 
 
-def test_soft_doubt_halves_a_face_on_the_threshold():
+def test_soft_doubt_halves_a_face_on_the_threshold_and_is_no_way_to_a_smaller_loss():
+    assert not trust(torch.tensor([0.3], requires_grad=True), 0.3, 0.1).requires_grad
     assert trust(torch.tensor([0.3 - 0.1, 0.3, 0.3 + 0.1]), 0.3, 0.1).tolist() == pytest.approx(
         [0.26894, 0.5, 0.73106], abs=1e-4
     )
