@@ -24,7 +24,7 @@ def power_of_two(x: Tensor, bits: int, width: int = 8) -> Tensor:
     Args:
         x: float, any shape.
         bits: n, the bits behind the point; negative where even whole numbers are too fine.
-        width: of the number, sign included, at least 2.
+        width: of the number, sign included, 2..16.
 
     Returns:
         float of the same shape, in -2^(width-1-n)..(2^(width-1) - 1) 2^-n; the gradient is 1 within, 0 beyond.
@@ -38,7 +38,7 @@ def bits_for(peak: float, width: int = 8) -> int:
 
     Args:
         peak: largest magnitude, at least 0; of 0 the finest useful grid is that of 1.
-        width: of the number, sign included, at least 2.
+        width: of the number, sign included, 2..16.
     """
     if peak <= 0.0:
         return width - 2

@@ -14,9 +14,8 @@ from torch.nn import functional
 
 from trainer.losses.precision import wide
 
-CENTRE_VARIANCE = (
-    0.1  # offsets are divided by these, so that they spread about as far as class scores; SSD's code
-)
+# Offsets are divided by these, so that they spread about as far as class scores; from the authors' code.
+CENTRE_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
 NEGATIVES_A_POSITIVE = 3  # Liu et al. 2016, section 2.2
 LARGEST_GROWTH = math.log(
