@@ -55,16 +55,12 @@ def face_graph(backbone: Backbone, heads: Mapping[str, nn.Module]) -> onnx.Model
     learnt = network.norm_parameters()
     network.mark_norms()
     graph = _exported(network, backbone.side, names)
+    _describe(graph, names, network.sizes())
     _tidy(graph)
+    _scale_plainly(graph)
     _rename_norms(graph, network.norm_names())
     _read_bgr(graph)
-    _describe(graph, names, network.sizes())
-    model = helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="cabinsense",
-    )
+    model = _model(graph)
     lost = set(learnt) - set(read_norms(model))
     if lost:
         raise BackboneError(f"the norm parameters {', '.join(sorted(lost)[:3])} were lost on the way to ONNX")
@@ -85,17 +81,19 @@ def answers(
     backbone: Backbone, heads: Mapping[str, nn.Module], chips: NDArray[np.uint8]
 ) -> dict[str, NDArray[np.float32]]:
     """What PyTorch makes of chips uint8 BGR [n, side, side, 3], by the names of the graph's outputs."""
-    training = {module: module.training for module in (backbone, *heads.values())}
+    layers = [layer for module in (backbone, *heads.values()) for layer in module.modules()]
+    training = [layer.training for layer in layers]
     try:
-        for module in training:
-            module.eval()
+        for layer in layers:
+            layer.training = False
         with torch.inference_mode():
-            pixels = torch.from_numpy(np.ascontiguousarray(chips[..., ::-1])).permute(0, 3, 1, 2).float()
-            outputs = _outputs(backbone, heads, pixels / _HALF_RANGE - 1)
-            return {name: np.array(value.numpy(), np.float32) for name, value in outputs.items()}
+            pixels = torch.from_numpy(np.ascontiguousarray(chips[..., ::-1])).permute(0, 3, 1, 2)
+            images = pixels.to(next(backbone.parameters()).device).float() / _HALF_RANGE - 1
+            outputs = _outputs(backbone, heads, images)
+            return {name: np.array(value.cpu().numpy(), np.float32) for name, value in outputs.items()}
     finally:
-        for module, was in training.items():
-            module.train(was)
+        for layer, was in zip(layers, training, strict=True):
+            layer.training = was
 
 
 def verify(
@@ -106,7 +104,11 @@ def verify(
     Raises:
         BackboneError: it is above ``TOLERANCE``, or not finite.
     """
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others may be training here
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     expected = answers(backbone, heads, chips)
     found = session.run(list(expected), {"chip": chips})
     worst = 0.0
@@ -189,7 +191,7 @@ def _exported(network: _FaceNetwork, side: int, names: list[str]) -> onnx.GraphP
     """What PyTorch's exporter makes of the network."""
     chips = torch.zeros(_TRACED, side, side, 3, dtype=torch.uint8)
     with TemporaryDirectory() as folder, warnings.catch_warnings():
-        file = Path(folder) / "face.onnx"
+        file = str(Path(folder) / "face.onnx")
         warnings.simplefilter("ignore")  # of its age, and of shapes that a trace takes for constant: they are
         torch.onnx.export(
             network.eval(),
@@ -201,7 +203,7 @@ def _exported(network: _FaceNetwork, side: int, names: list[str]) -> onnx.GraphP
             output_names=names,
             dynamic_axes={name: {0: "N"} for name in ("chip", *names)},
         )
-        return onnx.load(str(file)).graph
+        return onnx.load(file).graph
 
 
 def _tidy(graph: onnx.GraphProto) -> None:
@@ -228,11 +230,9 @@ def _tidy(graph: onnx.GraphProto) -> None:
         node.output[:] = [names[name] for name in node.output]
         node.name = result
         nodes.append(node)
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    for field, values in (("node", nodes), ("initializer", kept), ("value_info", [])):
-        graph.ClearField(field)
-        getattr(graph, field).extend(values)
+    graph.ClearField("node")
+    graph.node.extend(nodes)
+    _drop_unused(graph)
 
 
 def _plain(name: str, taken: set[str]) -> str:
@@ -241,6 +241,45 @@ def _plain(name: str, taken: set[str]) -> str:
     return next(
         each for each in chain([plain], (f"{plain}.{number}" for number in count(1))) if each not in taken
     )
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Leave out what no output depends on."""
+    used = {value.name for value in graph.output}
+    nodes = []
+    for node in reversed(graph.node):
+        if used & set(node.output):
+            nodes.append(node)
+            used |= set(node.input)
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    for field, values in (("node", nodes[::-1]), ("initializer", kept), ("value_info", [])):
+        graph.ClearField(field)
+        getattr(graph, field).extend(values)
+
+
+def _scale_plainly(graph: onnx.GraphProto) -> None:
+    """Maps are enlarged by a factor that stands in the graph, not to a size that is worked out as it runs."""
+    sized = [node for node in graph.node if node.op_type == "Resize" and len(node.input) == 4]
+    if not sized:
+        return
+    typed = onnx.shape_inference.infer_shapes(_model(graph)).graph
+    shapes = {
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
+        for value in typed.value_info
+    }
+    for node in sized:
+        before, after = (shapes.get(name, [0] * 4)[2:] for name in (node.input[0], node.output[0]))
+        if not all((*before, *after)):
+            continue  # a side that is not known: what computes the size stays
+        factors = np.divide(after, before, dtype=np.float32)
+        # The new side is the product, in float32, rounded down: a factor a little too small would lose a row.
+        short = np.floor(factors * np.float32(before)) < after
+        factors = np.where(short, np.nextafter(factors, np.float32(np.inf)), factors)
+        name = f"{node.name}.scales"
+        scales = np.array([1, 1, *factors], np.float32)
+        graph.initializer.append(numpy_helper.from_array(scales, name))
+        node.input[:] = [node.input[0], "", name]
+    _drop_unused(graph)
 
 
 def _rename_norms(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
@@ -259,7 +298,7 @@ def _read_bgr(graph: onnx.GraphProto) -> None:
     """
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        for name in node.input:
+        for name in node.input if node.op_type != "Shape" else ():  # who asks for the size sees no colour
             readers.setdefault(name, []).append(node)
     found = readers[readers[f"norm.{_PIXELS}.shift"][0].output[0]]
     while [node.op_type for node in found] == ["Pad"]:
@@ -278,6 +317,16 @@ def _read_bgr(graph: onnx.GraphProto) -> None:
                 f"the first convolution {name} reads {weight.shape[1]} channels at once, not 3"
             )
         tensors[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(weight[:, ::-1]), name))
+
+
+def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
+    """A model of ``graph``, as the packs' networks are."""
+    return helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="cabinsense",
+    )
 
 
 def _describe(graph: onnx.GraphProto, names: list[str], sizes: list[int]) -> None:

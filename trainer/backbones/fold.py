@@ -30,6 +30,8 @@ class Affine(nn.Module):
 def folded(module: nn.Module) -> tuple[nn.Module, dict[str, Affine]]:
     """A copy of ``module`` for inference with an ``Affine`` for each norm layer, and those by the norm layers' names.
 
+    The copy lies in main memory, wherever the network was trained.
+
     - Batch normalisation with its running moments is nothing else: scale = weight / sqrt(variance + epsilon), shift =
       bias - mean · scale.
     - Layer and group normalisation depend on the picture: they stay, without weight and bias, and these come behind.
@@ -38,7 +40,7 @@ def folded(module: nn.Module) -> tuple[nn.Module, dict[str, Affine]]:
     Raises:
         BackboneError: a norm layer works on something else than one channel at a time, or has no moments.
     """
-    changed = copy.deepcopy(module).eval()
+    changed = copy.deepcopy(module).cpu().eval()
     made = {}
     for name, layer in norms(changed).items():
         before, affine = _split(name, layer)
