@@ -273,7 +273,7 @@ def _scale_plainly(graph: onnx.GraphProto) -> None:
             continue  # a side that is not known: what computes the size stays
         factors = np.divide(after, before, dtype=np.float32)
         # The new side is the product, in float32, rounded down: a factor a little too small would lose a row.
-        short = np.floor(factors * np.float32(before)) < after
+        short = np.floor(factors * np.array(before, np.float32)) < after
         factors = np.where(short, np.nextafter(factors, np.float32(np.inf)), factors)
         name = f"{node.name}.scales"
         scales = np.array([1, 1, *factors], np.float32)
