@@ -59,7 +59,8 @@ class FaceFinder:
 
         Pixels are squares: the chip's edge, half a pixel outside the first centre, is what stays at the edge.
         """
-        return (np.array(self._face.template, np.float32) + 0.5) * np.float32(side / self._face.side) - 0.5
+        middles = np.array(self._face.template, np.float32)
+        return np.asarray((middles + 0.5) * (side / self._face.side) - 0.5, np.float32)
 
     def aligned(self, image: Image, face: Detection, side: int) -> Image:
         """The chip of a face: uint8 BGR [side, side, 3]."""

@@ -156,7 +156,7 @@ def augment(
         return images
     with torch.no_grad():
         x = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-        x = _mirror(x, settings, drawn)
+        x = _mirror(x, settings, drawn)  # from here on x is not the caller's memory
         x = _turn(x, settings, drawn)
         x = _erase(x, settings, drawn)
         x = _light(x, settings, drawn)
@@ -223,7 +223,8 @@ def homographies(settings: Augmentation, drawn: Drawn, side: int) -> Tensor:
     )
     middle = (side - 1) / 2
     to_pixels = torch.tensor([[side, 0, middle], [0, side, middle], [0, 0, 1]], dtype=torch.float64)
-    return to_pixels @ moved @ seen @ torch.linalg.inv(to_pixels)
+    found: Tensor = to_pixels @ moved @ seen @ torch.linalg.inv(to_pixels)
+    return found
 
 
 def _erase(x: Tensor, settings: Augmentation, drawn: Drawn) -> Tensor:
@@ -269,7 +270,8 @@ def _blur(x: Tensor, settings: Augmentation, drawn: Drawn) -> Tensor:
     sigma = hundredth * (0.3 + (settings.blur_most - 0.3) * drawn["blur_sigma"][rows])
     reach = min(math.ceil(3 * hundredth * settings.blur_most), x.shape[-1] - 1)
     blurred = gaussian_blur2d(x[rows], 2 * reach + 1, sigma.float()[:, None].expand(-1, 2), "replicate")
-    return x.index_copy(0, rows.to(x.device), blurred)
+    x[rows] = blurred
+    return x
 
 
 def _coarsen(x: Tensor, settings: Augmentation, drawn: Drawn) -> Tensor:
@@ -279,7 +281,7 @@ def _coarsen(x: Tensor, settings: Augmentation, drawn: Drawn) -> Tensor:
         few = max(1, round(share * side))
         small = functional.interpolate(x[row : row + 1], size=(few, few), mode="area")
         large = functional.interpolate(small, size=(side, side), mode="bilinear", align_corners=False)
-        x = x.index_copy(0, torch.tensor([row], device=x.device), large)
+        x[row] = large[0]
     return x
 
 
@@ -297,7 +299,8 @@ def _noise(x: Tensor, settings: Augmentation, drawn: Drawn) -> Tensor:
     noisy = x[rows]
     sigma = _each(drawn["noise_sigma"][rows] * settings.noise_most / 255, x)
     noisy = noisy + grain * sigma * (0.25 + 0.75 * noisy).sqrt()
-    return x.index_copy(0, rows.to(x.device), noisy.clamp(0, 1))
+    x[rows] = noisy.clamp(0, 1)
+    return x
 
 
 def _jpeg(x: Tensor, settings: Augmentation, drawn: Drawn) -> Tensor:
@@ -306,7 +309,8 @@ def _jpeg(x: Tensor, settings: Augmentation, drawn: Drawn) -> Tensor:
         return x
     quality = settings.jpeg_least + (90 - settings.jpeg_least) * drawn["jpeg_quality"][rows]
     coded = jpeg_codec_differentiable(x[rows], _device(quality, x))
-    return x.index_copy(0, rows.to(x.device), coded.clamp(0, 1))
+    x[rows] = coded.clamp(0, 1)
+    return x
 
 
 def _even(drawn: Tensor) -> Tensor:

@@ -116,7 +116,8 @@ def stretches(length: int, count: int, draw: np.random.Generator | None) -> list
     """
     within = np.full(count, 0.5) if draw is None else draw.random(count)
     places = ((np.arange(count) + within) * length / count).astype(np.int64)
-    return np.minimum(places, length - 1).tolist()
+    chosen: list[int] = np.minimum(places, length - 1).tolist()
+    return chosen
 
 
 def frames_of(folder: Path) -> list[Path]:

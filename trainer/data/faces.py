@@ -7,7 +7,6 @@ the user names, for pictures that are the user's own. ``faces.npy`` there holds 
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -179,7 +178,8 @@ class KeptFaces:
                 raise DataError(f"{self._file} cannot be read ({error}); delete the folder") from error
             if found.dtype != np.uint8 or found.shape != self._shape:
                 raise DataError(
-                    f"{self._file} is {found.dtype} {list(found.shape)}, not uint8 {list(self._shape)}; delete the folder"
+                    f"{self._file} is {found.dtype} {list(found.shape)}, not uint8 {list(self._shape)}; "
+                    "delete the folder"
                 )
             self._opened = found
         return self._opened
@@ -270,14 +270,14 @@ def _read_told(folder: Path) -> _Told | None:
 
 
 def _clear(folder: Path) -> None:
-    """An empty folder of that name; only what was written by ``keep`` is removed."""
+    """Make the folder, or remove from it what ``_write`` has written before."""
     folder.mkdir(parents=True, exist_ok=True)
     ours = {"faces.npy", _TOLD, f"{_TOLD}.partial"}
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in ours)
     if others:
-        raise DataError(f"{folder}: holds {others[0]}, which is not a kept face; name a folder of its own")
-    shutil.rmtree(folder)
-    folder.mkdir()
+        raise DataError(f"{folder}: holds {others[0]}, which is no kept face; name a folder of its own")
+    for name in sorted(ours):  # what says that the faces are whole goes first
+        (folder / name).unlink(missing_ok=True)
 
 
 def square_about(

@@ -66,7 +66,8 @@ class Damage:
             limit: damaged items that are passed over; one more is an error.
         """
         self.limit = limit
-        self._marks = torch.zeros(items, dtype=torch.uint8).share_memory_()
+        self._marks = torch.zeros(items, dtype=torch.uint8)
+        self._marks.share_memory_()  # type: ignore[no-untyped-call]
 
     def mark(self, index: int) -> None:
         """Item ``index`` cannot be read."""
@@ -144,16 +145,17 @@ class Tolerant(Dataset[T]):
         lines = [
             f"{len(items)} of {len(self)} items cannot be read; at most {self.damage.limit} are passed over"
         ]
-        for item in items[:_NAMED]:
-            try:
-                self.make(item)
-            except UserError as error:
-                lines.append(f"  {error}")
-            else:
-                lines.append(f"  item {item} could not be read before, now it can")
+        lines += [f"  {self._what_is_wrong(item)}" for item in items[:_NAMED]]
         if len(items) > _NAMED:
             lines.append(f"  and {len(items) - _NAMED} more")
         return "\n".join(lines)
+
+    def _what_is_wrong(self, item: int) -> str:
+        try:
+            self.make(item)
+        except UserError as error:
+            return str(error)
+        return f"item {item} could not be read before, now it can"
 
 
 class Pictures(Tolerant[tuple[Tensor, int]]):
@@ -202,13 +204,15 @@ def load(
     Raises:
         TooMuchDamageError: too many items cannot be read, told as it would be without workers.
     """
+    # A worker that is forked while OpenCV has threads waits for them for ever: it has none. To ask for one thread ends
+    # the others, and is what the workers want, too: there are as many of them as were asked for.
+    cv2.setNumThreads(1)
     loader: DataLoader[Any] = DataLoader(
         items,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pinned,
-        worker_init_fn=_settle,
     )
     try:
         yield from loader
@@ -234,8 +238,3 @@ def fit(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """BGR as OpenCV reads it to RGB, and back."""
     return np.ascontiguousarray(image[..., ::-1])
-
-
-def _settle(_: int) -> None:
-    """One thread for each worker: there are as many workers as wanted, and OpenCV would start more in each."""
-    cv2.setNumThreads(1)

@@ -251,8 +251,8 @@ class RecordPictures:
             a, b = self._span(self._file.record(offset).labels, offset)
             if not 1 <= a <= b <= first or (owner[a:b] >= 0).any():
                 raise RecordError(
-                    f"{self._file.path}, byte {offset}: the pictures {a} to {b} of identity {person} are no pictures, or "
-                    "another's"
+                    f"{self._file.path}, byte {offset}: the pictures {a} to {b} of identity {person} are none, "
+                    "or another's"
                 )
             owner[a:b] = person
         named = np.flatnonzero(owner >= 0)
@@ -357,7 +357,7 @@ def read_list(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
                     or not label.is_integer()
                 ):
                     raise RecordError(
-                        f"{path}, line {number}: {line[:60]!r}; expected a key, a class from 0 and a path, separated by tabs"
+                        f"{path}, line {number}: {line[:60]!r}; expected a key, a class and a path, separated by tabs"
                     )
                 keys.append(key)
                 labels.append(int(label))

@@ -5,6 +5,7 @@ and prefetching does no harm. The batch of all processes together is cut in equa
 processes as you like see the same global batches as one does.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -145,12 +146,13 @@ class Balanced:
             yield np.concatenate(batch[self.share.of(self.people)]).tolist()
 
     def _of_one(self, pictures: NDArray[np.intp], draw: np.random.Generator) -> NDArray[np.intp]:
-        return draw.choice(pictures, self.each, replace=len(pictures) < self.each)
+        rounds = math.ceil(self.each / len(pictures))
+        return np.concatenate([draw.permutation(pictures) for _ in range(rounds)])[: self.each]
 
 
 @dataclass(frozen=True)
 class Endless:
-    """The batches of one epoch after another from a place on, as a loader wants them whose workers outlive the epochs."""
+    """The batches of one epoch after another, from a place on: for a loader whose workers outlive the epochs."""
 
     sampler: Sampler
     start: State = State()
@@ -174,7 +176,7 @@ class InOrder:
     share: Share = Share()
 
     def __len__(self) -> int:
-        return -(-len(self._own) // self.batch)
+        return math.ceil(len(self._own) / self.batch)
 
     def __iter__(self) -> Iterator[list[int]]:
         for start in range(0, len(self._own), self.batch):

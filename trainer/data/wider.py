@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from calibration.faces import read_image
 from trainer.data.reading import DataError, Tolerant
