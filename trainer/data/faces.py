@@ -6,6 +6,7 @@ the user names, for pictures that are the user's own. ``faces.npy`` there holds 
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -296,7 +297,7 @@ def square_about(
     """
     x1, y1, x2, y2 = box
     longer = max(x2 - x1, y2 - y1)
-    if not 0 < longer < float("inf"):
+    if not all(map(math.isfinite, box)) or longer <= 0:
         raise ValueError(f"a box of no size: {box}")
     width = longer * (1 + 2 * margin)
     left, top = (x1 + x2 - width) / 2, (y1 + y2 - width) / 2

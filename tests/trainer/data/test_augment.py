@@ -201,9 +201,9 @@ def test_one_rectangle_of_one_colour_is_erased_at_most_so_large():
 
 def test_blur_and_coarseness_take_fine_detail_away():
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 48, 48)).astype(np.uint8))
-    for settings in (only(blur=1), only(coarse=1, coarse_least=0.2)):
+    for settings in (only(blur=1, blur_most=5), only(coarse=1, coarse_least=0.2)):
         variants = augment(noise, settings, generator(0)).float()
-        assert (variants.std(dim=(1, 2, 3)) < noise.float().std(dim=(1, 2, 3))).all()
+        assert variants.std(dim=(1, 2, 3)).mean() < 0.8 * noise.float().std()
         assert (variants.mean(dim=(1, 2, 3)) - noise.float().mean(dim=(1, 2, 3))).abs().max() < 3
     still = flat(3, 77)
     assert torch.equal(augment(still, only(blur=1, coarse=1), generator(0)), still)

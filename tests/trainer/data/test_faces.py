@@ -98,7 +98,7 @@ def test_other_photographs_another_cut_or_a_run_that_broke_off_cut_anew(people, 
     assert anew(way="box", margin=0.5)[0]
     assert anew(side=32)[0]
     assert anew()[0]
-    (people / PEOPLE[2] / "Tony_Blair_0001.jpg").unlink()
+    (people / PEOPLE[2] / "Tony_Blair_0018.jpg").unlink()
     written, fewer = anew()
     assert written
     assert len(fewer.labels) == len(kept.labels) - 1
@@ -180,7 +180,7 @@ def test_what_lies_outside_is_black():
     assert (found[10:, 10:, 0] == np.arange(100, 110)).all()
 
 
-@given(st.floats(-20, 60), st.floats(-20, 60), st.floats(0.5, 60), st.floats(0, 1), st.integers(1, 40))
+@given(st.floats(-20, 60), st.floats(-20, 60), st.floats(0.5, 60), st.floats(0, 0.5), st.integers(8, 40))
 def test_a_square_shows_the_place_it_is_about(x, y, size, margin, side):
     image = ramp(256, 256)
     found = square_about(image, (100 + x, 100 + y, 100 + x + size, 100 + y + size), margin, side)
@@ -194,7 +194,7 @@ def test_a_face_far_too_large_is_averaged_not_picked():
 
 
 @pytest.mark.parametrize(
-    "box", [(5, 5, 5, 5), (9, 9, 3, 3), (0, 0, float("inf"), 3), (0, 0, float("nan"), 3)]
+    "box", [(5, 5, 5, 5), (9, 9, 3, 3), (0, 0, float("inf"), 3), (0, 0, 3, float("nan"))]
 )
 def test_a_box_of_no_size_is_refused(box):
     with pytest.raises(ValueError, match="no size"):
