@@ -22,7 +22,6 @@ from agent.perception.types import Frame, Reading
 from agent.reload import Reloader
 from agent.sockets import open_doors
 from agent.stage import Stage
-from agent.stages.adaptation import AdaptationStage
 from agent.stages.button import ButtonStage
 from agent.stages.camera import CameraStage
 from agent.stages.control import ControlStage
@@ -164,7 +163,9 @@ class Daemon:
         """The adaptation is on, or was once."""
         return self._config.adaptation.tier != "off" or "adaptation" in self._stages
 
-    def _adaptation(self, _: Stage | None) -> AdaptationStage:
+    def _adaptation(self, _: Stage | None) -> Stage:
+        from agent.stages.adaptation import AdaptationStage  # noqa: PLC0415 - as long to import as all the others
+
         names = [camera.name for camera in self._config.cameras]
         return AdaptationStage(self._pack, self._live, self._outbox, self._camera_health, names)
 
@@ -220,12 +221,7 @@ class Daemon:
         """What a person should know of how the daemon runs."""
         perception = self._stages.get("perception")
         notes = perception.notes if isinstance(perception, PerceptionStage) else ()
-        helpers = [self._stages.get(name) for name in ("button", "adaptation")]
-        broken = [
-            helper.problem
-            for helper in helpers
-            if isinstance(helper, ButtonStage | AdaptationStage) and helper.problem
-        ]
+        broken = [stage.problem for stage in self._stages.copy().values() if stage.problem]
         return (
             *notes,
             *broken,

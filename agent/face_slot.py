@@ -57,14 +57,15 @@ class FaceSlot:
                 self._made.append(engine)
             self.offered = None if self._released else engine
 
-    def sweep(self) -> None:
-        """Close the engines that are neither offered nor in use; what comes of that is for the caller."""
+    def sweep(self) -> int:
+        """Close the engines that are neither offered nor in use, and say how many; errors are for the caller."""
         with self._lock:
             kept = [engine for engine in self._made if engine in (self.offered, self.in_use)]
             gone = [engine for engine in self._made if engine not in kept]
             self._made = kept
         for engine in gone:
             engine.close()
+        return len(gone)
 
     @property
     def empty(self) -> bool:

@@ -7,6 +7,7 @@ import logging
 import os
 import socket as sockets
 import stat
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from agent import curve_keys
 from agent.config import Config, Curve
@@ -165,7 +165,9 @@ def refused(monitor: zmq.Socket[bytes]) -> bool:
     """Whether the other side has turned us away and not let us in since. ``monitor`` is of ``handshakes``."""
     turned_away = False
     while monitor.poll(0):
-        turned_away = bool(recv_monitor_message(monitor)["event"] & _REFUSALS)
+        # It begins with the event's number, 16 bits, as zmq.utils.monitor knows, too; but that imports asyncio.
+        event = int.from_bytes(monitor.recv_multipart()[0][:2], sys.byteorder)
+        turned_away = bool(event & _REFUSALS)
     return turned_away
 
 

@@ -35,6 +35,7 @@ class Stage:
         ended: it has come to the end of its work.
         started: when it was started, monotonic seconds.
         beaten: its last sign of life, monotonic seconds; None before the first.
+        problem: why it does nothing just now although it runs, in words; empty while all is well.
     """
 
     def __init__(self, name: str) -> None:
@@ -44,6 +45,7 @@ class Stage:
         self.ended = False
         self.started = time.monotonic()
         self.beaten: float | None = None
+        self.problem = ""
         self._acts = threading.RLock()
         self._given_up = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)

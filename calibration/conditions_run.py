@@ -2,13 +2,16 @@
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from agent.adaptation.bank import Bank, encode_bank
+from agent.adaptation.chip_filter import adaptable
 from agent.adaptation.types import Norms
 from agent.config import Config
 from agent.networks import load as load_networks
@@ -25,10 +28,10 @@ from calibration.lfw import Pair
 from calibration.material import Progress, calibrating_faces, divide, fer_faces
 from engines.errors import UserError
 from engines.model import read_model
-from engines.norms import read_norms
 from engines.pack import Pack
 
 BANK = "adaptation.npz"
+RECIPE = "recipe.json"
 
 
 class ConditionsError(UserError):
@@ -62,6 +65,7 @@ def make(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConditionsError(f"--out {out}: {error.strerror}; name a folder that can be made") from error
+    _claim(out, recipe, pack)
     model = read_model(pack.face)
     chips, labels = faces(pack, expressions, photographs, pairs, recipe, tell)
     teacher = teach(model, chips, labels, np.array(pack.manifest.face.template, np.float32))
@@ -76,13 +80,28 @@ def make(
     return bank
 
 
+def _claim(out: Path, recipe: Recipe, pack: Pack) -> None:
+    """Write down by what a folder's conditions are trained; raises ConditionsError if it was something else."""
+    wanted = msgspec.json.format(
+        msgspec.json.encode({"pack": pack.manifest.digest, "recipe": asdict(recipe)})
+    )
+    written = out / RECIPE
+    done = [f"{condition}.npz" for condition in CONDITIONS if (out / f"{condition}.npz").is_file()]
+    if done and (not written.is_file() or written.read_bytes() != wanted):
+        raise ConditionsError(
+            f"{out}: {', '.join(done)} were trained by another recipe or for another pack; name another folder, or "
+            "delete them"
+        )
+    written.write_bytes(wanted)
+
+
 def _trained(file: Path, model: onnx.ModelProto) -> Norms:
     """The norms of a condition that is done; raises ConditionsError if the file holds none of this network."""
     try:
         norms = load(file)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile):
         norms = {}
-    sizes = {name: value.shape for name, value in read_norms(model).items()}
+    sizes = {name: value.shape for name, value in adaptable(model).items()}
     if {name: value.shape for name, value in norms.items()} != sizes:
         raise ConditionsError(f"{file}: not the norms of a condition of this network; delete it")
     return norms

@@ -2,30 +2,47 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-
-import onnx
-from onnx import shape_inference
+from typing import TYPE_CHECKING
 
 from engines.engine import EngineError
 
+if TYPE_CHECKING:
+    # The package takes longer to import than a network to load; who runs one as it is does without.
+    import onnx
 
-def read_model(path: Path) -> onnx.ModelProto:
-    """The ONNX model in a file.
+
+def read_file(path: Path) -> bytes:
+    """The content of a model's file.
 
     Raises:
-        EngineError: the file is missing or is no ONNX model.
+        EngineError: the file is missing or cannot be read.
     """
     try:
-        return onnx.load(str(path))
+        return path.read_bytes()
     except FileNotFoundError:
         raise EngineError(
             f"{path}: no such model; `cabinsense models fetch` makes the default pack"
         ) from None
+    except OSError as error:
+        raise EngineError(f"{path}: {error.strerror}") from error
+
+
+def read_model(path: Path) -> "onnx.ModelProto":
+    """The ONNX model in a file, which holds all of it: weights in files beside it are not looked for.
+
+    Raises:
+        EngineError: the file is missing or is no ONNX model.
+    """
+    import onnx  # noqa: PLC0415
+
+    content = read_file(path)
+    try:
+        return onnx.load_model_from_string(content)
     except Exception as error:  # protobuf raises its own kinds, by version
         raise EngineError(f"{path}: not an ONNX model ({error})") from error
 
 
-def with_dims(model: onnx.ModelProto, dims: Mapping[str, int]) -> onnx.ModelProto:
+def with_dims(model: "onnx.ModelProto", dims: Mapping[str, int]) -> "onnx.ModelProto":
     """A copy of ``model`` with static shapes: each symbolic dimension of its inputs gets its size from ``dims``.
 
     The shapes of all other tensors are inferred, which takes a tenth of a second.
@@ -33,6 +50,9 @@ def with_dims(model: onnx.ModelProto, dims: Mapping[str, int]) -> onnx.ModelProt
     Raises:
         EngineError: a dimension of an input is left without a size, or the shapes do not fit together.
     """
+    import onnx  # noqa: PLC0415
+    from onnx import shape_inference  # noqa: PLC0415
+
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     for value in fixed.graph.input:

@@ -3,17 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 
 from engines.buffers import allocate, copy_feeds
 from engines.engine import Array, EngineError, NormParameters, TensorSpec
-from engines.model import read_model
-from engines.norms import write_norms
-from engines.weights import set_aside
+from engines.model import read_file
+
+if TYPE_CHECKING:
+    # The package takes longer to import than a network to load, so it is left to who changes norm parameters.
+    import onnx
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -52,16 +53,18 @@ class OnnxRuntimeEngine:
 
     def __init__(
         self,
-        model: onnx.ModelProto,
+        model: "onnx.ModelProto | bytes",
         settings: SessionSettings,
         weights: Mapping[str, ort.OrtValue] | None = None,
+        path: Path | None = None,
     ) -> None:
         """Load ``model``.
 
         Args:
-            model: complete, or what ``set_aside`` has left of it.
+            model: complete, or what ``set_aside`` has left of it; or the content of a file.
             settings: how it runs.
             weights: those that were set aside.
+            path: of the file, for complaints.
 
         Raises:
             EngineError: ONNX Runtime refuses the model, a dimension is left without a size, or a provider is missing or
@@ -70,7 +73,7 @@ class OnnxRuntimeEngine:
         self._model = model
         self._settings = settings
         self._weights = weights
-        self._session = _session(model, settings, weights or {})
+        self._session = _session(model, settings, weights or {}, path)
         self.inputs = _specs(self._session.get_inputs())
         self.outputs = self._output_specs()
         self._binding = self._session.io_binding()
@@ -87,7 +90,7 @@ class OnnxRuntimeEngine:
         Raises:
             EngineError: the file is missing, is no ONNX model, or does not load.
         """
-        return cls(read_model(path), settings)
+        return cls(read_file(path), settings, path=path)
 
     def buffer(self, name: str) -> Array:
         """The memory bound to an input."""
@@ -105,6 +108,13 @@ class OnnxRuntimeEngine:
         Another thread may run this engine meanwhile, and hardly notices. That is why weights are set aside: to write
         and parse a model of 27 MB keeps the interpreter to itself for 60 ms, without its weights for 2 ms.
         """
+        import onnx  # noqa: PLC0415
+
+        from engines.norms import write_norms  # noqa: PLC0415
+        from engines.weights import set_aside  # noqa: PLC0415
+
+        if isinstance(self._model, bytes):
+            self._model = onnx.load_model_from_string(self._model)
         if self._weights is None:
             self._model, weights = set_aside(self._model)
             self._weights = {name: ort.OrtValue.ortvalue_from_numpy(each) for name, each in weights.items()}
@@ -124,7 +134,10 @@ class OnnxRuntimeEngine:
 
 
 def _session(
-    model: onnx.ModelProto, settings: SessionSettings, weights: Mapping[str, ort.OrtValue]
+    model: "onnx.ModelProto | bytes",
+    settings: SessionSettings,
+    weights: Mapping[str, ort.OrtValue],
+    path: Path | None,
 ) -> ort.InferenceSession:
     wanted = [PROVIDERS[name] for name in settings.providers]
     _check_offered(wanted)
@@ -140,14 +153,15 @@ def _session(
         options.add_free_dimension_override_by_name(name, size)
     if weights:
         options.add_external_initializers(list(weights), list(weights.values()))
+    called, content = (
+        (path, model) if isinstance(model, bytes) else (model.graph.name, model.SerializeToString())
+    )
     try:
-        session = ort.InferenceSession(
-            model.SerializeToString(), options, providers=wanted, enable_fallback=False
-        )
+        session = ort.InferenceSession(content, options, providers=wanted, enable_fallback=False)
     except Exception as error:  # ONNX Runtime raises a family of its own, none of them exported
         hint = "" if settings.providers == ("cpu",) else f"; {_REMEDY}"
         raise EngineError(
-            f"ONNX Runtime ({', '.join(settings.providers)}) refuses the model {model.graph.name}: "
+            f"ONNX Runtime ({', '.join(settings.providers)}) refuses the model {called}: "
             f"{str(error).strip().rstrip('.')}{hint}"
         ) from error
     # A provider whose libraries or driver are missing is dropped with no more than a line in the log.

@@ -174,6 +174,14 @@ def verify(path: Path) -> Pack:
     return Pack(path, manifest)
 
 
+def no_bank(pack: Pack) -> str:
+    """What to say of a pack that has no norm bank where one is needed."""
+    return (
+        f"{pack.path}: the pack has no norm bank; if it is the default one, `cabinsense models fetch --force` makes it "
+        "with one; else set adaptation.tier to off, or choose another pack"
+    )
+
+
 def file_digest(file: Path) -> str:
     """SHA-256 of a file as 64 hex digits.
 

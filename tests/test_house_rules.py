@@ -1,6 +1,7 @@
 """The rules of the house that no linter knows: who may import whom, and what the daemon starts without."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,12 +66,33 @@ def test_no_pickle_anywhere():
 
 
 def test_the_daemon_needs_no_torch_no_plots_and_no_training():
-    code = "import agent.daemon, agent.cli, sys; print(sorted(sys.modules))"
+    code = "import agent.cli, agent.daemon, agent.stages.adaptation, sys; print(sorted(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     for heavy in ("'torch'", "'matplotlib'", "'trainer'", "'calibration'"):
         assert heavy not in loaded
+
+
+def test_the_service_imports_nothing_that_it_does_not_need(tmp_path):
+    """A car that has just been started waits for each of these; the agent gets as far as to miss its models."""
+    log = tmp_path / "log"
+    with log.open("w") as journal:
+        stream = os.fstat(journal.fileno())
+        environment = os.environ | {
+            "CABINSENSE_DATA": str(tmp_path),
+            "CABINSENSE_CONFIG": str(tmp_path / "config.toml"),
+            "JOURNAL_STREAM": f"{stream.st_dev}:{stream.st_ino}",
+            "PYTHONPATH": str(ROOT),
+        }
+        (tmp_path / "config.toml").touch()
+        command = [sys.executable, "-X", "importtime", "-m", "agent", "run", "--no-table"]
+        subprocess.run(command, env=environment, stdout=journal, stderr=journal, check=False)
+    told = log.read_text()
+    assert "no pack here" in told
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in told.splitlines() if "|" in line}
+    assert {"agent", "engines", "onnxruntime", "cv2", "zmq"} <= loaded
+    assert not loaded & {"asyncio", "onnx", "pydantic", "rich"}
 
 
 def test_a_command_can_still_choose_the_threads_of_numpy():

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 
 from agent.adaptation.bank import Bank, BankError, read_bank
+from agent.adaptation.chip_filter import adaptable, adapted
 from agent.adaptation.evidence import Evidence
 from agent.adaptation.guard import Limits, judge
 from agent.adaptation.memory import Memory
@@ -16,9 +17,8 @@ from agent.config import AdaptationSettings
 from agent.perception.types import Float32
 from engines.engine import Engine
 from engines.model import read_model
-from engines.norms import read_norms
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
-from engines.pack import verify
+from engines.pack import no_bank, verify
 
 _HELD_CHIPS, _HELD_S = 12, 60.0  # held aside at most, and for how long: older ones were seen in another light
 _ASIDE = 3  # every third chip is held aside: what judges a proposal has not been part of it
@@ -39,7 +39,7 @@ class Adapter:
             EngineError: the bank's layers are not in the model.
         """
         self._bank = bank
-        self._source = read_norms(model)
+        self._source = adaptable(model)
         self._probe = Probe(model, bank.layers, settings.threads)
         self._engine: Engine = OnnxRuntimeEngine(model, SessionSettings(settings.threads, dims={"N": 1}))
         self._memory = Memory(_HELD_CHIPS, _HELD_S)
@@ -94,7 +94,7 @@ class Adapter:
 
     def _answers(self, norms: Norms) -> tuple[Float32, Float32]:
         """What the network with these norms makes of the chips held aside."""
-        engine = self._engine.with_norms(norms) if norms else self._engine
+        engine = adapted(self._engine, norms) if norms else self._engine
         try:
             embeddings, logits = [], []
             for sample in self._memory:
@@ -121,10 +121,7 @@ def adapter_of_pack(face: Path, settings: AdaptationSettings, _seed: int = 0) ->
     """
     pack = verify(face.parent)
     if pack.bank is None:
-        raise BankError(
-            f"{pack.path}: the pack has no norm bank; if it is the default one, `cabinsense models fetch --force` "
-            "makes it with one; else set adaptation.tier to off, or choose another pack"
-        )
+        raise BankError(no_bank(pack))
     model = read_model(face)
     return Adapter(model, read_bank(pack.bank, model), settings)
 

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from agent.adaptation.chip_filter import adaptable
 from agent.adaptation.types import Norms
 from agent.perception.types import Float32
 from engines.errors import UserError
@@ -42,7 +43,7 @@ class Bank:
         spread: float32 [features], more than 0: what they are divided by.
         weight: float32 [features, conditions].
         bias: float32 [conditions].
-        norms: for each condition but the source, all norm parameters.
+        norms: for each condition but the source, all that ``adaptable`` names.
     """
 
     network: str
@@ -65,7 +66,7 @@ class Bank:
 
         Args:
             shares: float32 [conditions], not negative, of sum 1.
-            source: the pack's own.
+            source: the pack's own, as ``adaptable`` has them.
         """
         mixed = {name: shares[0] * value for name, value in source.items()}
         for condition, share in zip(self.conditions[1:], shares[1:], strict=True):
@@ -122,10 +123,9 @@ def read_bank(path: Path, model: onnx.ModelProto) -> Bank:
         bank = _assembled(arrays)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise BankError(f"{path}: no norm bank ({error}); fetch the pack again") from error
-    source = read_norms(model)
-    if bank.network != network_digest(source):
+    if bank.network != network_digest(read_norms(model)):
         raise BankError(f"{path}: made for another face network than the pack's; make it anew for this one")
-    expected = {name: value.shape for name, value in source.items()}
+    expected = {name: value.shape for name, value in adaptable(model).items()}
     for condition, norms in bank.norms.items():
         if {name: value.shape for name, value in norms.items()} != expected:
             raise BankError(f"{path}: the norm parameters of {condition} are not those of the network")

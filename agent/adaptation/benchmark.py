@@ -100,10 +100,12 @@ def compare(
         make: makes the daemon.
 
     Raises:
-        BenchmarkError: the worker does not begin, or the source delivers nothing.
+        BenchmarkError: the pack has no norm bank, the worker does not begin, or the source delivers nothing.
         PackError, EngineError: as their names say.
     """
     pack = packs.verify(config.pack_path)
+    if pack.bank is None:
+        raise BenchmarkError(packs.no_bank(pack))
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="cabinsense-bench-") as folder:
         bench = _Bench(_alone(config, source, Path(folder)), make, pack)

@@ -1,8 +1,10 @@
 """Which condition holds, by chips that come in one after another. Pure."""
 
 import math
+from collections import deque
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.perception.types import Float32
 
@@ -20,14 +22,24 @@ _INDEPENDENT = 4.0
 """So many chips of one scene count as independent of each other: those of one face within seconds are much alike, and
 to add up the log-probabilities of all would make sure of what one chip only suggests."""
 
+_NEWEST = 3
+"""So many chips that say the same, and something else than all before, are a change: a tunnel, a hand before the face.
+Two are not enough: of single chips one in twenty is mistaken for another condition."""
+
+_SURE, _APART = (
+    0.95,
+    0.6,
+)  # how probable they make one condition, and how far from that the rest is, to be a change
+
 
 class Evidence:
-    """A running mean of log-probabilities, in which older chips count for less."""
+    """A running mean of log-probabilities, in which older chips count for less, and nothing after a change."""
 
     def __init__(self, conditions: int) -> None:
         """Nothing has been seen yet."""
-        self._sum = np.zeros(conditions, np.float64)
+        self._sum: NDArray[np.float64] = np.zeros(conditions)
         self._at = -math.inf
+        self._newest: deque[Float32] = deque(maxlen=_NEWEST)
         self.chips = 0.0
 
     def add(self, log_posterior: Float32, at: float) -> None:
@@ -37,11 +49,29 @@ class Evidence:
         self._sum = kept * self._sum + log_posterior
         self.chips = kept * self.chips + 1
         self._at = max(self._at, at)
+        if passed > _HALF_LIFE_S:
+            self._newest.clear()
+        self._newest.append(log_posterior)
+        if self._changed():
+            self._sum, self.chips = np.asarray(np.mean(self._newest, axis=0), np.float64) * LEAST, LEAST
+
+    def _changed(self) -> bool:
+        """The newest chips say one and the same condition, and together with the older ones something else."""
+        if len(self._newest) < _NEWEST or len({int(each.argmax()) for each in self._newest}) > 1:
+            return False
+        alone = _likely(np.mean(self._newest, axis=0), _NEWEST)
+        together = _likely(self._sum / self.chips, self.chips)
+        return bool(alone.max() > _SURE and np.abs(alone - together).sum() / 2 > _APART)
 
     def shares(self) -> Float32 | None:
         """Float32 [conditions] of sum 1: how probable each is; None before there is enough evidence."""
         if self.chips < LEAST:
             return None
-        logits = self._sum / self.chips * _INDEPENDENT
-        likely = np.exp(logits - logits.max())
-        return np.asarray(likely / likely.sum(), np.float32)
+        return np.asarray(_likely(self._sum / self.chips, self.chips), np.float32)
+
+
+def _likely(mean: NDArray[np.floating], chips: float) -> NDArray[np.float64]:
+    """Float64 [conditions] of sum 1: how probable each is, by the mean of the log-probabilities of so many chips."""
+    logits = mean.astype(np.float64) * min(chips, _INDEPENDENT)
+    likely = np.exp(logits - logits.max())
+    return np.asarray(likely / likely.sum(), np.float64)

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
+from agent.adaptation.chip_filter import CHIP_FILTER, SIDE, divide, identity
 from engines.engine import EngineError
 
 _NORM = "norm."
@@ -115,7 +116,60 @@ class FaceNetwork(nn.Module):
         for name, value in params.items():
             layer, _, kind = name.removeprefix(_NORM).rpartition(".")
             if layer in self.norms:
-                getattr(self.norms[layer], kind).copy_(torch.from_numpy(value.reshape(-1)))
+                getattr(self.norms[layer], kind).copy_(torch.tensor(value.reshape(-1)))
+
+
+class FilteredNetwork(nn.Module):
+    """A face network behind a filter, as ``agent.adaptation.chip_filter`` puts one before an engine.
+
+    Attributes:
+        network: what reads the filtered chips.
+        filter: float32 [SIDE, SIDE].
+    """
+
+    def __init__(self, network: FaceNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.filter = nn.Parameter(torch.from_numpy(identity().reshape(SIDE, SIDE)))
+
+    def forward(self, chips: Tensor) -> dict[str, Tensor]:
+        """The network's outputs for ``chips``, uint8 BGR [n, side, side, 3].
+
+        Unlike the engine's, the filtered chip is not rounded to whole numbers.
+        """
+        count, height, width, colours = chips.shape
+        planes = chips.float().permute(0, 3, 1, 2).reshape(count * colours, 1, height, width)
+        around = functional.pad(planes, (SIDE // 2,) * 4, mode="reflect")
+        seen = functional.conv2d(around, self.filter[None, None]).clamp(0, 255)
+        found: dict[str, Tensor] = self.network(
+            seen.reshape(count, colours, height, width).permute(0, 2, 3, 1)
+        )
+        return found
+
+    @torch.no_grad()
+    def restrain(self) -> None:
+        """Bring the filter back to one that is alike in all directions and leaves the light as it is.
+
+        Blur and noise come from everywhere, and light is for the first norm layer. Without this, 81 numbers that are
+        learnt at once each add to the brightness: nothing came of training under glare and over-exposure.
+        """
+        turned = [torch.rot90(self.filter, turns) for turns in range(4)]
+        mean = torch.stack([*turned, *(each.T for each in turned)]).mean(0)
+        mean[SIDE // 2, SIDE // 2] += 1 - mean.sum()
+        self.filter.copy_(mean)
+
+    def read_norms(self) -> dict[str, NDArray[np.float32]]:
+        """As ``FaceNetwork.read_norms``, with the filter."""
+        return self.network.read_norms() | {CHIP_FILTER: self.filter.detach().numpy().reshape(-1).copy()}
+
+    @torch.no_grad()
+    def write_norms(self, params: dict[str, NDArray[np.float32]]) -> None:
+        """As ``FaceNetwork.write_norms``, and the filter where it is among them."""
+        rest, filter_ = divide(params)
+        self.network.write_norms(dict(rest))
+        if CHIP_FILTER in params:
+            filter_ = identity() if filter_ is None else filter_
+            self.filter.copy_(torch.tensor(filter_.reshape(SIDE, SIDE)))
 
 
 def _needed(graph: onnx.GraphProto, outputs: tuple[str, ...]) -> list[onnx.NodeProto]:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from agent.perception.types import Image
 
 Norms = dict[str, NDArray[np.float32]]
-"""Norm parameters by name (``norm.LAYER.scale`` or ``norm.LAYER.shift``), float32 [channels]; see ``engines.norms``."""
+"""What adaptation sets, by name, each float32 of one dimension: norm parameters (``norm.LAYER.scale`` or
+``norm.LAYER.shift``, [channels]; see ``engines.norms``), and the filter before the network (``chip.filter``)."""
 
 
 @dataclass(frozen=True, slots=True)

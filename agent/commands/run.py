@@ -1,5 +1,6 @@
 """``cabinsense run``: the daemon, with a live table when a person is watching."""
 
+import gc
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +13,11 @@ from agent.commands.config import FileOption
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.console import Console
-
     from agent.config import Camera, Config
+    from agent.daemon import Daemon
+    from agent.live import Live
+    from agent.mailbox import Mailbox
+    from agent.perception.types import Reading
 
 
 _WATCHED = 64  # readings that may wait for the display
@@ -38,8 +41,7 @@ def run(
     SIGHUP reads the configuration again, unless a person is watching in a terminal: then it ends the agent.
     """
     blas.use_one_thread()
-    from rich.console import Console
-
+    gc.disable()  # what modules make is not garbage; looking for some takes an eighth of the start
     from agent import logs
     from agent.config import load
     from agent.gallery.owner import owned
@@ -50,11 +52,10 @@ def run(
     def read() -> "Config":
         return _as_asked(load(config), source or [], sample=sample, verbose=verbose)
 
-    console = Console()
     settings = read()
     logs.configure(settings.log.level)
     with owned(settings.gallery_path):
-        _run(settings, read, console, console.is_terminal if table is None else table)
+        _run(settings, read, table)
 
 
 def _as_asked(config: "Config", sources: list[str], *, sample: bool, verbose: bool) -> "Config":
@@ -88,9 +89,8 @@ def _watching(config: "Config", cameras: "tuple[Camera, ...]") -> "Config":
     return msgspec.structs.replace(config, cameras=cameras, driver=driver)
 
 
-def _run(config: "Config", read: "Callable[[], Config]", console: "Console", show_table: bool) -> None:
+def _run(config: "Config", read: "Callable[[], Config]", table: bool | None) -> None:
     from agent import logs, upkeep
-    from agent.commands.display import Screen
     from agent.daemon import Daemon
     from agent.gallery.templates import aggregate
     from agent.live import Live
@@ -107,12 +107,31 @@ def _run(config: "Config", read: "Callable[[], Config]", console: "Console", sho
     daemon = Daemon(config, pack, live, watch, Notifier.from_environment(), read)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())
-    signal.signal(signal.SIGHUP, lambda *_: daemon.stop() if console.is_terminal else daemon.reload())
+    signal.signal(signal.SIGHUP, lambda *_: daemon.reload())
+    gc.freeze()
+    gc.enable()
     if watch is None:
         daemon.run()
-        return
+    else:
+        _run_watched(daemon, live, watch, table)
+
+
+def _run_watched(daemon: "Daemon", live: "Live", watch: "Mailbox[Reading]", table: bool | None) -> None:
+    """Run the daemon, and print what it sees."""
+    from rich.console import Console
+
+    from agent.commands.display import Screen
+
+    console = Console()
+    if console.is_terminal:
+        signal.signal(signal.SIGHUP, lambda *_: daemon.stop())
     screen = Screen(
-        console, watch, daemon.times, daemon.dropped_frames, lambda: live.driver, show_table=show_table
+        console,
+        watch,
+        daemon.times,
+        daemon.dropped_frames,
+        lambda: live.driver,
+        show_table=console.is_terminal if table is None else table,
     )
     screen.start()
     try:

@@ -56,8 +56,13 @@ and doing less does not help against that."""
 _PACE = 9  # newest detections whose median is the pace: five in a row move it, two slow ones do not
 
 _FALLEN = 0.6
-"""A pace below this share of an earlier one has clearly fallen: a neighbour has gone. Chance does not do that to a
-median of nine, unless single costs differ threefold."""
+"""A pace below this share of an earlier one has clearly fallen: a neighbour has gone. Chance does that to a median of
+nine every half minute where single costs vary by a third; so what was learned is given up for it only when eight of the
+nine are below."""
+
+_FRESH_S = 5.0
+"""When the pace has clearly fallen, nothing older counts: an uneven start, say, of which more than this has passed in
+overload, tells less about the machine after it than a try does."""
 
 _BLIND = 0.7
 """Share of the time after which a track is lost for which it may go unlooked-for: what is left of that time is for the
@@ -99,12 +104,12 @@ class _Shape:
         if self._newest and self._newest[-1].at < now - _MEMORY_S:
             self._keep([])
 
-    def forget_above(self, pace: float) -> None:
-        """Forget what was measured at a higher pace than this, but for the usual where nothing else is known.
+    def keep_only(self, pace: float, since: float) -> None:
+        """Forget what was measured at a higher pace, or earlier; but for the usual where nothing else is known.
 
         The costs of a busy machine differ more than those of a quiet one.
         """
-        self._keep([each for each in self._newest if each.pace <= pace])
+        self._keep([each for each in self._newest if each.pace <= pace and each.at >= since])
 
     def _keep(self, costs: "list[_Cost]") -> None:
         """Forget all others, but for the usual one where there are none."""
@@ -192,20 +197,21 @@ class Costs:
         self._newest.append(_Found(ms, coarse, ms / self._coarse if coarse else ms))
         if len(self._ratios) < len(self._tries) and ms > 0:
             self._ratios.append(self._tries[-1] / ms)
-        self._pace = pace = _median([each.pace for each in self._newest])
+        paces = sorted(each.pace for each in self._newest)
+        self._pace = pace = _median(paces)
         if len(self._newest) < _PACE or pace <= 0:
             return
         self._dearest = max(self._dearest, pace)
-        if pace < _FALLEN * self._dearest:
+        if paces[-2] < _FALLEN * self._dearest:
             self._dearest = pace
             for shape in (*self._finds.values(), self._looks):
-                shape.forget_above(pace / _FALLEN)
+                shape.keep_only(pace / _FALLEN, at - _FRESH_S)
         middle = self._newest[_PACE // 2]
         self._finds[middle.coarse].add(_Cost(middle.ms / pace, pace, at))
         for look in middle.looks:
             self._looks.add(_Cost(look / pace, pace, at))
         if len(self._ratios) >= _PACE:
-            self._coarse = _median(self._ratios)
+            self._coarse = _median(sorted(self._ratios))
             for each in self._tries:
                 self._finds[True].add(_Cost(each / pace, pace, at))
             self._tries.clear()
@@ -228,8 +234,8 @@ class Costs:
         return self._finds[coarse].over(ms / self._pace, flukes) if self._pace > 0 else 0.0
 
 
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def _median(rising: list[float]) -> float:
+    return rising[len(rising) // 2]
 
 
 @dataclass(frozen=True, slots=True)

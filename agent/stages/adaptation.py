@@ -9,6 +9,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from agent import spare_memory
+from agent.adaptation.chip_filter import adaptable, adapted
 from agent.adaptation.keeper import Keeper
 from agent.adaptation.messages import Decided, MessageError, figures_of, norms_of
 from agent.adaptation.process import COMMAND
@@ -26,8 +28,7 @@ from agent.publishing import rfc3339
 from agent.stage import Stage
 from engines.engine import Engine, EngineError
 from engines.model import read_model
-from engines.norms import read_norms
-from engines.pack import Pack
+from engines.pack import Pack, no_bank
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,6 @@ class AdaptationStage(Stage):
             command: starts a worker.
         """
         super().__init__("adaptation")
-        self.problem = ""
         self._pack = pack
         self._live = live
         self._outbox = outbox
@@ -99,11 +99,12 @@ class AdaptationStage(Stage):
         self._change: _Change | None = None
         self._accepted = self._refused = self._resets = 0
         self._reason: str | None = None
+        self._refused_for: set[str] = set()  # since what runs has last changed
 
     def work(self) -> None:
         """Adapt until told to stop."""
         try:
-            self._source = read_norms(read_model(self._pack.face))
+            self._source = adaptable(read_model(self._pack.face))
             while not self.stopping.is_set():
                 self.beat()
                 self._turn(time.monotonic())
@@ -160,6 +161,10 @@ class AdaptationStage(Stage):
             self._keeper, self.problem, self._live.adaptation = None, "", None
             self._settings = settings
             if settings.tier == "off":
+                return
+            if self._pack.bank is None:
+                self.problem = f"nothing is adapted: {no_bank(self._pack)}"
+                log.warning(self.problem)
                 return
             face = self._pack.manifest.face
             shape = Shape(face.side, len(face.labels))
@@ -229,7 +234,7 @@ class AdaptationStage(Stage):
             return
         self._confirmed = now
         if _same(norms, self._norms):
-            self._tell(self._event(decision.reason, self._norms, decision))
+            self._tell(self._event(decision.reason, self._norms, decision), level=logging.DEBUG)
         elif not norms:
             self._go_over(None, {}, decision.reason, now, decision)
         else:
@@ -239,7 +244,7 @@ class AdaptationStage(Stage):
         """Make an engine with new norm parameters, try it, and offer it."""
         began = time.monotonic()
         try:
-            engine = slot.source.with_norms(norms)
+            engine = adapted(slot.source, norms)
         except (EngineError, ValueError) as error:
             log.warning("no engine could be made of what the adaptation proposes: %s", error)
             self._refuse("engine", decision)
@@ -271,6 +276,7 @@ class AdaptationStage(Stage):
         if bool(norms) != bool(self._norms):
             self._state_since = now
         self._norms = norms
+        self._refused_for.clear()
         self._accepted += decision is not None
         event = self._event(reason, norms, decision, build_ms)
         slot = self._slot
@@ -292,12 +298,15 @@ class AdaptationStage(Stage):
                 self._change = None
                 self._tell(change.event, slot.swap_ms if made else None)
         with self.acting():
-            slot.sweep()
+            if slot.sweep():
+                spare_memory.give_back()
 
     def _refuse(self, reason: str, decision: Decided) -> None:
         """What runs goes on."""
         self._refused += 1
-        self._tell(self._event(reason, self._norms, decision, accepted=False))
+        level = logging.DEBUG if reason in self._refused_for else logging.INFO
+        self._refused_for.add(reason)
+        self._tell(self._event(reason, self._norms, decision, accepted=False), level=level)
 
     def _event(
         self,
@@ -322,10 +331,14 @@ class AdaptationStage(Stage):
             build_ms=None if build_ms is None else round(build_ms, 3),
         )
 
-    def _tell(self, event: AdaptationEvent, swap_ms: float | None = None) -> None:
+    def _tell(
+        self, event: AdaptationEvent, swap_ms: float | None = None, *, level: int = logging.INFO
+    ) -> None:
+        """Publish a decision, and log it: what changes nothing, and is not refused for a new reason, at ``DEBUG``."""
         if swap_ms is not None:
             event = msgspec.structs.replace(event, swap_ms=round(swap_ms, 4))
-        log.info(
+        log.log(
+            level,
             "adaptation: %s, %s; %s runs, %d layers changed",
             event.reason,
             "accepted" if event.accepted else "refused",
@@ -352,7 +365,7 @@ class AdaptationStage(Stage):
 
 
 def layers(norms: Norms) -> tuple[str, ...]:
-    """The norm layers that parameters belong to, sorted."""
+    """The norm layers that parameters belong to, sorted; ``chip`` is the filter before the network."""
     return tuple(sorted({name.removeprefix("norm.").rpartition(".")[0] for name in norms}))
 
 

@@ -44,7 +44,6 @@ class ButtonStage(Stage):
             open_lamp: opens the lamp's line.
         """
         super().__init__("button")
-        self.problem = ""
         self._settings = settings
         self._live = live
         self._open_button, self._open_lamp = open_button, open_lamp

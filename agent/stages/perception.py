@@ -69,7 +69,7 @@ class PerceptionStage(Stage):
         """Load the models, then read frames until told to stop."""
         for camera in self._first_tracks:
             self._hand_on(Reading(Stamp(camera, -1, time.monotonic(), time.time()), ()))
-        networks = load(self._pack, self._config, coarse=self._config.budget.frame_ms > 0)
+        networks = load(self._pack, self._config, coarse=True)  # a budget may be set by a reload
         slot = FaceSlot(networks.face)
         try:
             self.notes = networks.notes

@@ -5,7 +5,9 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.adaptation.chip_filter import apply, divide
 from agent.adaptation.types import Adapts, Sample
+from agent.perception.types import Float32
 from agent.perception.vote import softmax
 from calibration.baselines.method import Answer, Chips, Network, Source, embeddings
 
@@ -26,13 +28,14 @@ class Cabinsense:
         self._network = Network(source.model, source.outputs, source.threads, block=1)
         self._adapter, self._every_s = adapter, every_s
         self._due = every_s
+        self._filter: Float32 | None = None
         self.notes: Counter[str] = Counter()
 
     def step(self, chips: Chips, tracks: NDArray[np.int64], times: NDArray[np.float64]) -> Answer:
         """See ``Method.step``."""
-        answers = []
+        answers: list[Answer] = []
         for index, (track, at) in enumerate(zip(tracks.tolist(), times.tolist(), strict=True)):
-            found = self._network.run(chips[index : index + 1])
+            found = self._network.run(self._filtered(chips[index])[None])
             answers.append((found["emotion"], embeddings(found)))
             probabilities = tuple(softmax(found["emotion"][0]).tolist())
             self._adapter.observe(Sample(chips[index], probabilities, track, at))
@@ -48,4 +51,8 @@ class Cabinsense:
             return
         self.notes[f"{'accepted' if proposal.accepted else 'refused'}: {proposal.reason}"] += 1
         if proposal.accepted:
-            self._network.write_norms(proposal.norms)
+            norms, self._filter = divide(proposal.norms)
+            self._network.write_norms(norms)
+
+    def _filtered(self, chip: Chips) -> Chips:
+        return chip if self._filter is None else apply(chip, self._filter)

@@ -8,6 +8,7 @@ import pytest
 
 from agent.adaptation.adapter import Adapter, adapter_of_pack
 from agent.adaptation.bank import BankError, read_bank
+from agent.adaptation.chip_filter import adaptable
 from agent.adaptation.probe import Probe, probe_model
 from agent.adaptation.types import Sample
 from agent.config import AdaptationSettings
@@ -15,7 +16,7 @@ from agent.perception.vote import softmax
 from calibration.corruptions import corrupt
 from calibration.fer2013 import read_split, to_chip
 from engines.engine import EngineError
-from engines.norms import read_norms, write_norms
+from engines.norms import write_norms
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
 
 SETTINGS = AdaptationSettings(tier="statistics")
@@ -78,7 +79,7 @@ def test_in_good_light_nothing_changes(drive, faces):
 
 def test_noise_is_answered_with_other_norms_and_good_light_takes_them_back(drive, faces, model):
     norms = drive.through(faces, 40, "sensor_noise", 4)
-    assert norms.keys() == read_norms(model).keys()
+    assert norms.keys() == adaptable(model).keys()
     better = next(each for each in drive.decisions if each.reason == "better")
     assert better.figures["noise"] > 0.9
     assert better.figures["cosine"] > 0.9
@@ -107,7 +108,7 @@ def test_a_reset_forgets_all(drive, faces):
 
 def test_norms_that_spoil_the_answers_are_refused_and_not_proposed_again(model, pack, faces):
     bank = read_bank(pack.bank, model)
-    broken = {name: value * np.float32(-3) for name, value in read_norms(model).items()}
+    broken = {name: value * np.float32(-3) for name, value in adaptable(model).items()}
     spoilt = dataclasses.replace(bank, norms=dict.fromkeys(bank.norms, broken))
     drive = Drive(Adapter(model, spoilt, SETTINGS), np.array(pack.manifest.face.template, np.float32))
     assert drive.through(faces, 60, "sensor_noise", 4) == {}

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.adaptation.bank import Bank, BankError, encode_bank, network_digest, read_bank
+from agent.adaptation.chip_filter import adaptable
 from engines.norms import read_norms
 
 
@@ -18,9 +19,9 @@ def model(pack) -> onnx.ModelProto:
 
 
 def a_bank(model: onnx.ModelProto, **changes: object) -> Bank:
-    source = read_norms(model)
+    source = adaptable(model)
     values = {
-        "network": network_digest(source),
+        "network": network_digest(read_norms(model)),
         "conditions": ("source", "dark", "blur"),
         "layers": ("input",),
         "centre": np.zeros(6, np.float32),
@@ -55,7 +56,7 @@ def test_what_is_written_is_read(model, tmp_path):
 
 
 def test_the_source_mixes_to_itself_and_others_to_what_lies_between(model):
-    bank, source = a_bank(model), read_norms(model)
+    bank, source = a_bank(model), adaptable(model)
     alone = bank.mix(np.float32([1, 0, 0]), source)
     assert all(np.array_equal(alone[name], value) for name, value in source.items())
     half = bank.mix(np.float32([0.5, 0.5, 0]), source)

@@ -39,6 +39,22 @@ def test_a_new_condition_takes_over_within_seconds():
     assert shares_after(*before, *after)[0] > 0.9
 
 
+def test_three_chips_in_a_row_are_a_change_and_two_are_a_mistake():
+    dark, bright = np.log(np.float32([0.02, 0.96, 0.02])), np.log(np.float32([0.96, 0.02, 0.02]))
+    before = [(dark, 0.2 * i) for i in range(100)]
+    after = [(bright, 20 + 0.2 * i) for i in range(3)]
+    assert shares_after(*before, *after[:2])[1] > 0.9
+    assert shares_after(*before, *after)[0] > 0.9
+
+
+def test_chips_from_before_a_pause_are_no_change():
+    dark, bright = np.log(np.float32([0.02, 0.96, 0.02])), np.log(np.float32([0.96, 0.02, 0.02]))
+    before = [(dark, 0.2 * i) for i in range(100)]
+    after = [(bright, 2000 + 0.2 * i) for i in range(2 * int(LEAST))]
+    assert shares_after(*before, *after[:2]) is None
+    assert shares_after(*before, *after)[0] > 0.9
+
+
 def test_one_look_in_five_seconds_is_enough_for_those_who_have_time_for_no_more():
     assert shares_after(*[(SURE, 5.0 * i) for i in range(12)])[1] > 0.95
 

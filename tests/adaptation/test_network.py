@@ -10,7 +10,8 @@ from engines.norms import read_norms, write_norms
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
 
 torch = pytest.importorskip("torch")
-from agent.adaptation.network import FaceNetwork  # noqa: E402
+from agent.adaptation.chip_filter import CHIP_FILTER, SIDE, adaptable, adapted  # noqa: E402
+from agent.adaptation.network import FaceNetwork, FilteredNetwork  # noqa: E402
 
 CHIPS = np.random.default_rng(0).integers(0, 256, (4, 150, 150, 3), np.uint8)
 
@@ -44,6 +45,28 @@ def test_its_norm_parameters_are_the_graphs(model):
     assert {id(p) for p in network.parameters()} == {
         id(p) for norm in network.norms.values() for p in (norm.scale, norm.shift)
     }
+
+
+def test_a_filter_does_here_what_it_does_before_an_engine(model):
+    network, params = FilteredNetwork(FaceNetwork(model)), adaptable(model)
+    assert all(np.array_equal(value, params[name]) for name, value in network.read_norms().items())
+    params[CHIP_FILTER] = np.float32(np.random.default_rng(1).uniform(0, 2 / SIDE**2, SIDE * SIDE))
+    network.write_norms(params)
+    engine = adapted(OnnxRuntimeEngine(model, SessionSettings(1, dims={"N": len(CHIPS)})), params)
+    expected, found = engine.run({"chip": CHIPS}), answers(network)
+    assert (found["embedding"] * expected["embedding"]).sum(1).min() > 0.9999  # the engine's chip is rounded
+
+
+def test_a_restrained_filter_is_alike_in_all_directions_and_leaves_the_light_as_it_is(model):
+    network = FilteredNetwork(FaceNetwork(model))
+    network.restrain()
+    assert np.array_equal(network.read_norms()[CHIP_FILTER], adaptable(model)[CHIP_FILTER])
+    network.write_norms({CHIP_FILTER: np.random.default_rng(2).normal(size=SIDE * SIDE).astype(np.float32)})
+    network.restrain()
+    found = network.read_norms()[CHIP_FILTER].reshape(SIDE, SIDE)
+    assert found.sum() == pytest.approx(1, abs=1e-5)
+    for turned in (found.T, found[::-1], found[:, ::-1], np.rot90(found)):
+        assert turned == pytest.approx(found, abs=1e-6)
 
 
 def test_norms_changed_here_do_the_same_there(model):

@@ -10,15 +10,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from agent.adaptation.bank import read_bank  # noqa: E402
-from agent.adaptation.network import FaceNetwork  # noqa: E402
+from agent.adaptation.chip_filter import adaptable  # noqa: E402
+from agent.adaptation.network import FaceNetwork, FilteredNetwork  # noqa: E402
+from agent.adaptation.types import Norms  # noqa: E402
 from calibration import conditions  # noqa: E402
 from calibration.conditions import Recipe, Teacher, loss, make_bank, teach, train_condition  # noqa: E402
-from calibration.conditions_run import BANK, make  # noqa: E402
+from calibration.conditions_run import BANK, _claim, make  # noqa: E402
 from calibration.fer2013 import read_split, to_chip  # noqa: E402
 from engines.errors import UserError  # noqa: E402
-from engines.norms import read_norms, write_norms  # noqa: E402
 
-RECIPE = Recipe(threads=1, images=48, faces=16, steps=6, batch=8, samples=24)
+RECIPE = Recipe(threads=1, bfloat16=False, images=48, faces=16, steps=6, batch=8, samples=24)
 
 
 def silent(*_: object) -> None:
@@ -46,20 +47,30 @@ def teacher(model, pack, fer2013) -> Teacher:
     return teach(model, chips, known, np.array(pack.manifest.face.template, np.float32))
 
 
-def loss_of(model: onnx.ModelProto, teacher: Teacher, kinds: tuple[str, ...]) -> float:
+def loss_of(
+    model: onnx.ModelProto, teacher: Teacher, kinds: tuple[str, ...], norms: Norms | None = None
+) -> float:
     everybody = np.arange(len(teacher.chips))
     chips = teacher.suffering(everybody, kinds, np.random.default_rng(9))
+    network = FilteredNetwork(FaceNetwork(model))
+    network.write_norms(norms or {})
     with torch.inference_mode():
-        answers = FaceNetwork(model)(torch.from_numpy(chips))
+        answers = network(torch.from_numpy(chips))
     taught = (torch.from_numpy(each) for each in (teacher.embeddings, teacher.logits, teacher.labels))
     return float(loss(answers, *taught, RECIPE))
 
 
 def test_some_steps_bring_the_answers_nearer_to_those_in_good_light(model, teacher):
     norms = train_condition(model, teacher, ["sensor_noise"], RECIPE, silent)
-    learnt = write_norms(model, norms)
-    assert loss_of(learnt, teacher, ("sensor_noise",)) < loss_of(model, teacher, ("sensor_noise",))
-    assert norms.keys() == read_norms(model).keys()
+    kinds = ("sensor_noise",)
+    assert loss_of(model, teacher, kinds, norms) < loss_of(model, teacher, kinds)
+    assert norms.keys() == adaptable(model).keys()
+
+
+def test_where_nothing_is_to_be_learnt_it_stays_at_the_source(model, teacher):
+    harmful = dataclasses.replace(RECIPE, steps=3, learning_rate=3.0)
+    norms = train_condition(model, teacher, ["jpeg"], harmful, silent)
+    assert all(np.array_equal(norms[name], value) for name, value in adaptable(model).items())
 
 
 def test_the_same_seed_learns_the_same(model, teacher):
@@ -84,7 +95,7 @@ def test_the_loss_is_that_of_the_books():
 
 def test_a_bank_tells_its_conditions_apart(model, teacher, monkeypatch):
     monkeypatch.setattr(conditions, "CONDITIONS", {"dark": ("low_light",), "noise": ("sensor_noise",)})
-    source = read_norms(model)
+    source = adaptable(model)
     bank = make_bank(model, teacher, {"dark": source, "noise": source}, RECIPE, silent)
     assert bank.conditions == ("source", "dark", "noise")
     from agent.adaptation.probe import Probe
@@ -102,10 +113,15 @@ def test_a_run_goes_on_where_it_was_cut_off(model, pack, fer2013, lfw, tmp_path,
     monkeypatch.setattr(conditions, "CONDITIONS", few)
     monkeypatch.setattr("calibration.conditions_run.CONDITIONS", few)
     recipe = dataclasses.replace(RECIPE, steps=1)
-    conditions.save(tmp_path / "dark.npz", read_norms(model))  # as if it had been done before
+    make(pack, fer2013, lfw, [], recipe, tmp_path, silent)
+    source = adaptable(model)
+    conditions.save(tmp_path / "dark.npz", source)  # what is there is taken, and what is not is trained
+    (tmp_path / "noise.npz").unlink()
     bank = make(pack, fer2013, lfw, [], recipe, tmp_path, silent)
-    assert all(np.array_equal(bank.norms["dark"][name], value) for name, value in read_norms(model).items())
+    assert all(np.array_equal(bank.norms["dark"][name], value) for name, value in source.items())
     found = read_bank(tmp_path / BANK, model)
+    with pytest.raises(UserError, match=r"dark\.npz, noise\.npz were trained by another recipe"):
+        make(pack, fer2013, lfw, [], dataclasses.replace(recipe, steps=2), tmp_path, silent)
     assert found.conditions == ("source", "dark", "noise")
 
 
@@ -117,6 +133,7 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_work(pack, tmp_path):
 
 
 def test_a_leftover_that_is_no_condition_is_named(pack, fer2013, lfw, tmp_path):
+    _claim(tmp_path, RECIPE, pack)
     (tmp_path / "dark.npz").write_bytes(b"cut off")
     with pytest.raises(UserError, match=r"dark\.npz: not the norms of a condition"):
         make(pack, fer2013, lfw, [], RECIPE, tmp_path, silent)

@@ -64,8 +64,8 @@ class Cabin:
         self.faces = [Occupant(0.0, [0.0] * VOTES * decided) for _ in range(faces)]
         self.aside: Occupant | None = None
 
-    def frame(self, find: float = FIND, look: float = LOOK) -> Told:
-        """One frame, in which a detection and a look cost so much."""
+    def frame(self, find: float = FIND, look: float = LOOK, coarse: float = COARSE) -> Told:
+        """One frame, in which a detection and a look cost so much, and a coarse detection a share of the first."""
         budget, spent, looks = self.budget, 0.0, 0
         self.now += PERIOD
         decided = sum(face.decided for face in self.faces)
@@ -81,8 +81,8 @@ class Cabin:
         if plan.detect:
             self.detected = self.now
             if plan.try_coarse:
-                budget.costs.tried(find * COARSE)
-            spent += find * (COARSE if plan.coarse else 1)
+                budget.costs.tried(find * coarse)
+            spent += find * (coarse if plan.coarse else 1)
             budget.costs.found(spent, self.now, coarse=plan.coarse)
             due = [
                 face
@@ -241,6 +241,22 @@ def test_a_bad_start_before_an_overload_is_forgotten_too():
     assert rungs(cabin.drive(5)) == {0}
 
 
+@pytest.mark.parametrize("dear", [0.05, 0.2, 0.3])
+@pytest.mark.parametrize("seconds", [0.4, 0.7, 1.3, 3.0])
+def test_after_an_overload_an_uneven_start_before_it_delays_nothing(seconds, dear):
+    """A share of the first frames takes three times as long; then come an overload, and a quiet machine."""
+    for seed in range(5):
+        chance = np.random.default_rng(seed)
+        cabin = Cabin(new_budget(2 * (FIND + LOOK)), decided=False)
+        for _ in range(round(seconds / PERIOD)):
+            slower = 3.0 if chance.random() < dear else 1.0
+            cabin.frame(find=FIND * slower, look=LOOK * slower)
+        frames = cabin.drive(22, lumps(4, seed))
+        assert missed(frames[60:], cabin.budget.deadline_ms) <= 0.01
+        frames = cabin.drive(12, lambda chance=chance: chance.uniform(0.95, 1.1))
+        assert next(count for count, frame in enumerate(frames) if frame.rung == 0) * PERIOD <= 6
+
+
 def test_a_hiccup_while_the_small_picture_is_tried_teaches_nothing_wrong():
     for slow in range(9):
         cabin = Cabin()
@@ -392,6 +408,45 @@ def test_the_rung_does_not_flap_whatever_the_steps_cost(cost, faces, noise, seed
         steady()
     # One minute: the waits between two tries of a lower rung double from 2 s, and each try is at most four steps.
     assert changes([steady() for _ in range(60 * 30)]) <= 12
+
+
+PHASE = st.tuples(
+    st.floats(0.1, 20), st.sampled_from([0.3, 1.0, 3.0, 10.0, 20.0]), st.sampled_from([0, 0.1, 0.4, 1])
+)
+"""How much slower than when it is quiet, for how many seconds, and how much single costs scatter around that."""
+
+
+@settings(max_examples=25)
+@given(
+    before=st.lists(PHASE, max_size=4),
+    quiet_frames=st.floats(1.4, 4),
+    faces=st.integers(0, 4),
+    decided=st.booleans(),
+    has_coarse=st.booleans(),
+    learned=st.floats(0.6, 1.6),
+    seed=st.integers(0, 99),
+)
+def test_whatever_has_been_everything_is_done_again_on_a_machine_that_has_become_quiet(
+    before, quiet_frames, faces, decided, has_coarse, learned, seed
+):
+    """The longest it can take: 30 s to forget, 64 s of patience after misses, and two for each of the other rungs."""
+    chance = np.random.default_rng(seed)
+    budget = new_budget(quiet_frames * (FIND + LOOK), has_coarse=has_coarse)
+    cabin = Cabin(budget, faces=faces, decided=decided)
+    for _ in range(9):  # what a small picture costs is learned here, well or badly
+        cabin.frame(coarse=COARSE * learned)
+    for slower, seconds, scatter in before:
+        cabin.drive(
+            seconds, lambda slower=slower, scatter=scatter: slower * np.exp(chance.normal(0, scatter))
+        )
+
+    def quiet() -> float:
+        return chance.uniform(0.95, 1.05)
+
+    cabin.drive(30 + 64 + 4 * 2 + 2, quiet)
+    frames = cabin.drive(5, quiet)
+    assert rungs(frames) == {0}
+    assert missed(frames, budget.deadline_ms) == 0
 
 
 @settings(max_examples=40)

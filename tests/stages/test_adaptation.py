@@ -1,6 +1,7 @@
 """The daemon adapts beside its work: no frame is lost, and whatever becomes of the worker, the daemon goes on."""
 
 import io
+import logging
 import os
 import re
 import signal
@@ -153,9 +154,13 @@ def start(tmp_path, pack, samples) -> Iterator[Callable[..., Cabin]]:
     made: list[Cabin] = []
     before = {process.pid for process in psutil.Process().children()}
 
-    def one(adaptation: str = 'tier = "statistics"', fault: str = "", camera: str = "") -> Cabin:
+    def one(
+        adaptation: str = 'tier = "statistics"', fault: str = "", camera: str = "", *, bank: bool = True
+    ) -> Cabin:
         command = (*SCALED, fault) if fault else SCALED
-        made.append(Cabin(configured(tmp_path, pack, adaptation, camera), pack, command))
+        manifest = pack.manifest if bank else msgspec.structs.replace(pack.manifest, adaptation=msgspec.UNSET)
+        chosen = msgspec.structs.replace(pack, manifest=manifest)
+        made.append(Cabin(configured(tmp_path, pack, adaptation, camera), chosen, command))
         return made[-1]
 
     yield one
@@ -182,6 +187,24 @@ def test_engine_after_engine_is_taken_between_two_frames_and_none_is_lost(start)
     cabin.no_frame_was_lost()
     # Whatever was built, at most one is in use and one is offered.
     cabin.wait_until(lambda: len(cabin.live.face._made) <= 2)
+
+
+def test_a_pack_without_a_norm_bank_starts_no_worker_and_says_so_once(start, caplog):
+    cabin = start(bank=False)
+    cabin.wait_until(lambda: any("no norm bank" in note for note in cabin.daemon.notes()), "no problem")
+    cabin.hears("health", times=3)
+    assert any("models fetch --force" in problem for problem in cabin.told("health")[-1]["problems"])
+    assert cabin.told("health")[-1]["adaptation"] is None
+    assert psutil.Process().children() == []
+    assert sum("no norm bank" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_what_is_refused_for_the_same_reason_again_and_again_is_logged_once(start, caplog):
+    caplog.set_level(logging.DEBUG)
+    cabin = start(fault="refuses")
+    cabin.hears("adaptation", times=2, accepted=False)
+    levels = [record.levelno for record in caplog.records if ", refused;" in record.getMessage()]
+    assert levels[:2] == [logging.INFO, logging.DEBUG]
 
 
 def test_a_worker_killed_twenty_times_costs_no_frame_and_leaves_nothing_behind(start):

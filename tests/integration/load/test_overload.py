@@ -113,7 +113,27 @@ def frames(subscriber, count: int, skip_s: float = 0.0) -> list[dict]:
                 events.append(event)
             if len(events) == count:
                 return events
-    pytest.fail(f"of {count} frames only {len(events)} came")
+    pytest.fail(f"of {count} frames only {len(events)} came\n{by_second(events)}")
+
+
+def by_second(events: list[dict]) -> str:
+    """What went on, for whoever has to understand a failure: a line for each second."""
+    seconds: dict[int, list[dict]] = {}
+    for event in events:
+        seconds.setdefault(int(event["monotonic"] - events[0]["monotonic"]), []).append(event)
+    return "\n".join(
+        f"{second:3d} s: {len(told)} frames, rungs {sorted({each['rung'] for each in told})}, "
+        f"{sum(each['late'] for each in told)} late, frame {milliseconds(told, 'total_ms')} ms, "
+        f"detect {milliseconds([each['stage_ms'] for each in told], 'detect')} ms, "
+        f"face {milliseconds([each['stage_ms'] for each in told], 'face')} ms"
+        for second, told in seconds.items()
+    )
+
+
+def milliseconds(told: list[dict], key: str) -> str:
+    """The middle one and the longest of those times that there are."""
+    times = [each[key] for each in told if key in each]
+    return f"{np.median(times):.1f} to {max(times):.1f}" if times else "-"
 
 
 def detection_ms(events: list[dict]) -> np.ndarray:
@@ -175,7 +195,9 @@ def test_a_chain_slowed_four_times_keeps_its_deadline_and_knows_who_is_there(
         f"{len(late)} of {FRAMES} frames late, {np.round(late)} ms; faces looked for in {seen:.0%}, the man known in "
         f"{confirmed:.1%}; without the neighbour {still:.1f} times as slow, all back after "
         f"{back_s:.1f} s, then rung 0 in {np.mean(again):.1%}; frames by rung "
-        f"{np.bincount([each['rung'] for each in after])}"
+        f"{np.bincount([each['rung'] for each in after])}\n"
+        f"when it was quiet:\n{by_second(quiet)}\nwith the neighbour, from the {SETTLED_S:g}th second on:\n"
+        f"{by_second(overloaded)}\nafter that:\n{by_second(after)}"
     )
     assert len(late) <= 0.01 * FRAMES
     assert np.median([each["rung"] for each in overloaded]) > 0
