@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trainer.common import checkpoint, distributed
 from trainer.common.job import Advance, Batch, Job, TrainingError
 
-CHECKPOINT = "checkpoint.npz"
+CHECKPOINT = checkpoint.NAME
 HISTORY = "metrics.jsonl"
 
 

@@ -1,9 +1,8 @@
-"""Optimiser and learning rate of a run, as its settings say."""
+"""The optimiser of a run, as its settings say."""
 
 import torch
 from torch import nn
 
-from trainer.common.job import warm_cosine
 from trainer.common.settings import RunSettings
 
 
@@ -17,8 +16,3 @@ def make(module: nn.Module, settings: RunSettings) -> torch.optim.Optimizer:
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate)
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
-
-
-def rate(settings: RunSettings, step: int) -> float:
-    """Learning rate of a step: a linear rise, then a cosine to zero."""
-    return warm_cosine(settings.learning_rate, step, settings.warmup * settings.steps, settings.steps)

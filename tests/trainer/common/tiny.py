@@ -1,21 +1,22 @@
 """A task as small as one can be: three layers, noise in four colours. As a script it is a command line."""
 
+import itertools
 import sys
 import time
 
-import msgspec
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 import trainer.tasks
-from trainer.common import optimizers, sampling
 from trainer.common.distributed import World
-from trainer.common.job import Course, Job, Task
-from trainer.common.precision import choose
+from trainer.common.feed import share_of
+from trainer.common.job import Task
 from trainer.common.settings import RunSettings
+from trainer.common.stepped import Stepped
 from trainer.common.synced_norm import synced
+from trainer.data.samplers import Endless, Shuffled, State, after
 
 
 class TinySettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -23,33 +24,21 @@ class TinySettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_only
     batch: int = 16
     interval: int = 5
     learning_rate: float = 0.05
+    evaluate: int = 4
     dropout: float = 0.0
     pause: float = 0.0  # seconds behind each step
 
 
-class TinyJob(Job):
+class TinyJob(Stepped):
     score = "accuracy"
-    elsewhere = frozenset({"threads", "device", "pause"})
 
     def __init__(self, settings, world=World()):  # noqa: B008
+        super().__init__(settings, world, {})
         torch.set_num_threads(1)
-        torch.manual_seed(settings.seed)
-        self.settings, self.world = settings, world
-        self.precision = choose(world.device, settings.precision)
+        self.elsewhere |= {"pause"}
         layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         layers += [nn.Dropout(settings.dropout), nn.Linear(8, 4)]
-        self.module = synced(nn.Sequential(*layers), world)
-        self.optimizer = optimizers.make(self.module, settings)
-        self.course = Course(
-            unit="interval",
-            intervals=settings.steps // settings.interval,
-            steps=settings.interval,
-            samples=settings.batch,
-            seed=settings.seed,
-            ema=settings.ema,
-            clip=settings.clip,
-        )
-        self.identity = {"config": msgspec.to_builtins(settings)}
+        self.train_module(synced(nn.Sequential(*layers), world))
         rng = np.random.default_rng(0)
         self.labels = torch.from_numpy(rng.integers(0, 4, 80))
         self.images = torch.from_numpy(rng.normal(0, 1, (80, 3, 8, 8)).astype(np.float32))
@@ -62,19 +51,14 @@ class TinyJob(Job):
         return {"images": self.images[: self.settings.batch], "labels": self.labels[: self.settings.batch]}
 
     def batches(self, interval):
-        first = interval * self.settings.interval
-        for chosen in sampling.drawn(80, self.settings.batch, 1, first, self.settings.interval, self.world):
+        sampler = Shuffled(80, self.settings.batch, 1, share_of(self.world))
+        start = after(sampler, State(), interval * self.course.steps)
+        for chosen in itertools.islice(Endless(sampler, start), self.course.steps):
             time.sleep(self.settings.pause)
             yield {"images": self.images[chosen], "labels": self.labels[chosen]}
 
     def losses(self, module, batch, step):
         return {"loss": functional.cross_entropy(module(batch["images"]), batch["labels"])}
-
-    def rate(self, step):
-        return optimizers.rate(self.settings, step)
-
-    def evaluates(self, interval):
-        return interval % 4 == 3
 
     def evaluate(self, module):
         with torch.inference_mode():
