@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from trainer.common.distributed import World
+from trainer.common.job import TrainingError
 
 
 class SyncedNorm(nn.BatchNorm2d):
@@ -50,10 +51,19 @@ class SyncedNorm(nn.BatchNorm2d):
 
 
 def synced(module: nn.Module, world: World) -> nn.Module:
-    """The module with every batch norm in it replaced; alone, as it is. Parameters stay the same objects."""
+    """The module with every batch norm in it replaced; alone, as it is. Parameters stay the same objects.
+
+    Raises:
+        TrainingError: a norm does more than norm, as timm's with an activation inside.
+    """
     if world.size == 1:
         return module
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        if type(module) not in {nn.BatchNorm1d, nn.BatchNorm2d}:
+            raise TrainingError(
+                f"{type(module).__name__} of this backbone cannot be computed over several processes; train in one, or "
+                "choose another backbone"
+            )
         norm = SyncedNorm(module.num_features, module.eps, module.momentum)
         norm.weight, norm.bias = module.weight, module.bias
         norm.running_mean, norm.running_var = module.running_mean, module.running_var

@@ -8,6 +8,7 @@ if TYPE_CHECKING:  # PyTorch is loaded when a task is
 
 TASKS = {
     "emotion": "the agent's emotion branch, on FER2013 over the frozen trunk",
+    "recognise": "a face network, by a softmax over identities, with ArcFace's margin or without",
 }
 """What each makes; its module here has the same name and holds it as ``TASK``."""
 
