@@ -9,6 +9,8 @@ if TYPE_CHECKING:  # PyTorch is loaded when a task is
 TASKS = {
     "emotion": "the agent's emotion branch, on FER2013 over the frozen trunk",
     "recognise": "a face network, by a softmax over identities, with ArcFace's margin or without",
+    "simclr": "a backbone from faces without names, by contrast, to start another task from",
+    "multitask": "a face network that learns people, contrast and expressions together",
 }
 """What each makes; its module here has the same name and holds it as ``TASK``."""
 

@@ -164,8 +164,8 @@ def made_pairs(photos: Sequence[str]) -> list[Pair]:
     pairs = []
     for number, name in enumerate(sorted(by_person)):
         both = list(combinations(by_person[name], 2))
-        chosen = draw.choice(len(both), min(_OF_ONE, len(both)), replace=False) if both else []
-        pairs += [Pair(*both[index], genuine=True, fold=number % _FOLDS) for index in sorted(chosen)]
+        chosen = draw.permutation(len(both))[:_OF_ONE]
+        pairs += [Pair(*both[index], True, number % _FOLDS) for index in sorted(chosen)]
     if not pairs or len(by_person) < 2:
         raise ConfigError(
             "nobody of those held out has two photographs, so nothing can be judged; a greater people.held_out helps"
@@ -174,7 +174,7 @@ def made_pairs(photos: Sequence[str]) -> list[Pair]:
     for fold in [pair.fold for pair in pairs]:
         first, second = draw.choice(len(people), 2, replace=False)
         one, other = (str(draw.choice(by_person[people[each]])) for each in (first, second))
-        pairs.append(Pair(one, other, genuine=False, fold=fold))
+        pairs.append(Pair(one, other, False, fold))
     return pairs
 
 
