@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated
@@ -57,6 +57,10 @@ class Part:
     def __init__(self, source: Source, items: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
         self._source, self._items = source, items
         self.labels = labels
+
+    def relabelled(self, labels: NDArray[np.int64]) -> "Part":
+        """The same items with other classes."""
+        return Part(self._source, self._items, labels)
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """The picture: uint8 RGB [side, side, 3]."""
@@ -121,11 +125,16 @@ def find(settings: PeopleSettings, side: int, workers: int, world: World, advanc
     everybody = Counter(map(person, all_photographs(root)))
     split, pairs = _split(settings, everybody)
     photographs = IdentityFolders(root, side)
+    cut = settings.cut
+    if cut.keep:
+        cut = msgspec.structs.replace(
+            cut, keep=str(Path(cut.keep) / str(side))
+        )  # teacher and student may differ
     if not world.first:
         wait(world)  # until the first has written the faces that are kept
     faces = cut_faces(
         photographs,
-        settings.cut,
+        cut,
         side,
         workers=workers,
         limit=settings.damaged,
@@ -146,6 +155,12 @@ def find(settings: PeopleSettings, side: int, workers: int, world: World, advanc
     else:
         check_photographs(root, [photo for pair in pairs for photo in (pair.first, pair.second)])
     return People(training, classes, judged, places, pairs, faces.digest(), getattr(faces, "left_out", ""))
+
+
+def numbered(people: People) -> People:
+    """The same faces, each one to train on a class of its own: its number."""
+    training = people.training
+    return replace(people, training=training.relabelled(np.arange(len(training.labels), dtype=np.int64)))
 
 
 def made_pairs(photos: Sequence[str]) -> list[Pair]:

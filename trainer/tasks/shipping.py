@@ -22,7 +22,7 @@ from trainer.common.settings import NotNegative, Whole
 from trainer.common.stepped import pixels
 from trainer.data.fer import FerPictures
 from trainer.data.reading import Pictures, load
-from trainer.tasks.verification import DECISION_FAR, Judgement
+from trainer.tasks.verification import Judgement
 
 _BATCH = 64
 _ROUNDS = 100  # of L-BFGS; a convex problem
@@ -81,7 +81,7 @@ def ship(
         template=template,
         labels=LABELS,
         threshold=round(judgement.threshold, 4),
-        threshold_basis=f"{judgement.strangers} pairs of strangers held out, false acceptance rate {DECISION_FAR:g}",
+        threshold_basis=judgement.basis,
         licence=settings.licence,
         source=f"`python -m trainer {task}` on faces of SHA-256 {digest}",
     )

@@ -45,6 +45,11 @@ class Judgement:
     strangers: int
     curve: Roc
 
+    @property
+    def basis(self) -> str:
+        """What the threshold rests on, for a manifest."""
+        return f"{self.strangers} pairs of strangers held out, false acceptance rate {DECISION_FAR:g}"
+
     def figures(self) -> dict[str, float]:
         """What the metrics show."""
         return {"pair_accuracy": self.accuracy, f"tar_at_far_{FAR:g}": self.tar}
