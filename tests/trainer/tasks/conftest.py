@@ -45,4 +45,5 @@ def settings(some_faces, cut) -> list[str]:
         "evaluate=0",
         "learning_rate=0.05",
         "threads=1",
+        *(f"augment.{effect}=0" for effect in ("erase", "blur", "coarse", "noise", "jpeg", "grey", "gain")),
     ]

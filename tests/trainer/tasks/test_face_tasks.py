@@ -56,7 +56,7 @@ def test_recognition_learns(settings, tmp_path, more):
     job = job_of("recognise", settings, "head.margin_from=0", "head.scale=12", *more)
     loop.train(job, tmp_path, quiet)
     found = losses(tmp_path)
-    assert np.mean(found[-2:]) < 0.85 * found[0]
+    assert np.mean(found[-2:]) < 0.95 * found[0]
     assert 0 <= loop.read_history(tmp_path)[-1]["pair_accuracy"] <= 1
 
 

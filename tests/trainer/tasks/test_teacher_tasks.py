@@ -11,7 +11,7 @@ from trainer.common.distributed import World
 from trainer.common.settings import ConfigError, load_settings
 from trainer.tasks import load
 
-OF_FACES = ("width=", "dim=", "side=")
+OF_FACES = ("width=", "dim=", "side=", "augment.")
 
 
 def quiet(what, count, total):
