@@ -1,5 +1,6 @@
 """Faces of people for the tasks that learn from them: who trains, who is held out, and which pairs judge."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -81,7 +82,7 @@ class People:
         judged: faces of those who are held out.
         places: of each judged photograph, its item there.
         pairs: of judged photographs.
-        digest: of all these faces.
+        digest: of all these faces, and of who trains and who judges.
         left_out: which photographs could not be used; empty when all could.
     """
 
@@ -154,7 +155,20 @@ def find(settings: PeopleSettings, side: int, workers: int, world: World, advanc
         pairs = made_pairs(sorted(places))
     else:
         check_photographs(root, [photo for pair in pairs for photo in (pair.first, pair.second)])
-    return People(training, classes, judged, places, pairs, faces.digest(), getattr(faces, "left_out", ""))
+    return People(
+        training,
+        classes,
+        judged,
+        places,
+        pairs,
+        _digest(faces.digest(), sorted(enough), sorted(places)),
+        getattr(faces, "left_out", ""),
+    )
+
+
+def _digest(faces: str, training: Sequence[str], judged: Sequence[str]) -> str:
+    """What the faces of a run are: which pictures, who trains, and which photographs judge."""
+    return hashlib.sha256(msgspec.json.encode((faces, training, judged))).hexdigest()
 
 
 def numbered(people: People) -> People:

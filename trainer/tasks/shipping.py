@@ -85,11 +85,10 @@ def ship(
         licence=settings.licence,
         source=f"`python -m trainer {task}` on faces of SHA-256 {digest}",
     )
+    target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".onnx":
-        target.parent.mkdir(parents=True, exist_ok=True)
         write_face(target, backbone, heads, about)
     else:
-        target.parent.mkdir(parents=True, exist_ok=True)
         make_pack(target, settings.name, verified, backbone, heads, about)
 
 

@@ -120,6 +120,8 @@ def test_a_killed_recognition_goes_on_as_if_nothing_had_been(settings, tmp_path)
         loop.train(job_of("recognise", settings), tmp_path / out, quiet)
     weights = [checkpoint.load(tmp_path / out / loop.CHECKPOINT)[0] for out in ("killed", "whole")]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    with pytest.raises(checkpoint.CheckpointError, match="another data sha256"):
+        loop.train(job_of("recognise", settings, "people.held_out=0.2"), tmp_path / "whole", quiet)
 
 
 def test_two_processes_that_share_the_classes_have_the_loss_curve_of_one(settings, tmp_path):
