@@ -136,7 +136,7 @@ def _clip(job: Job) -> None:
             parts[id(parameter) in own].append(parameter.grad)
     square = torch.nn.utils.get_total_norm(parts[False]).square()
     if job.sharded:
-        rows = torch.nn.utils.get_total_norm(parts[True]).square()
+        rows = torch.nn.utils.get_total_norm(parts[True]).square().to(job.world.device)
         square = square + distributed.total(rows, job.world)
     torch.nn.utils.clip_grads_with_norm_(job.module.parameters(), job.course.clip, square.sqrt())
 

@@ -194,15 +194,16 @@ def made_pairs(photos: Sequence[str]) -> list[Pair]:
     for number, name in enumerate(sorted(by_person)):
         both = list(combinations(by_person[name], 2))
         chosen = draw.permutation(len(both))[:_OF_ONE]
-        pairs += [Pair(*both[index], True, number % _FOLDS) for index in sorted(chosen)]
+        for first, second in (both[index] for index in sorted(chosen)):
+            pairs.append(Pair(first, second, True, number % _FOLDS))
     if not pairs or len(by_person) < 2:
         raise ConfigError(
             "nobody of those held out has two photographs, so nothing can be judged; a greater people.held_out helps"
         )
     people = sorted(by_person)
     for fold in [pair.fold for pair in pairs]:
-        first, second = draw.choice(len(people), 2, replace=False)
-        one, other = (str(draw.choice(by_person[people[each]])) for each in (first, second))
+        two = draw.choice(len(people), 2, replace=False)
+        one, other = (str(draw.choice(by_person[people[each]])) for each in two)
         pairs.append(Pair(one, other, False, fold))
     return pairs
 

@@ -39,7 +39,7 @@ def test_a_shorter_embedding_is_learnt_and_the_agent_runs_it(of_reduce, pack, tm
     history = loop.read_history(tmp_path / "run")
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
     assert history[-1]["teacher_pair_accuracy"] > 0.9  # the teacher knows LFW
-    assert history[-1]["pair_accuracy"] > history[-1]["teacher_pair_accuracy"] - 0.1
+    assert history[-1]["pair_accuracy"] > history[-1]["teacher_pair_accuracy"] - 0.15
     task.finish(job, module, tmp_path / "run", tmp_path / "pack", quiet, lambda line: None)
     made = verify(tmp_path / "pack")
     assert (made.manifest.face.dim, made.manifest.face.steps) == (64, ())
