@@ -37,7 +37,10 @@ def reduced_graph(model: onnx.ModelProto, first: nn.Module, second: nn.Module) -
     for tensor in model.graph.initializer:
         writer.constant(tensor.name, numpy_helper.to_array(tensor))
     for node in model.graph.node:
-        writer.copy(node, {_OUTPUT: _LONG})
+        renamed = onnx.NodeProto()
+        renamed.CopyFrom(node)
+        renamed.name = _LONG if node.name == _OUTPUT else node.name
+        writer.copy(renamed, {_OUTPUT: _LONG})
     x = writer.node(
         "Unsqueeze", [_LONG, writer.constant("reduce.axes", np.array([2, 3], np.int64))], "reduce.map"
     )

@@ -117,7 +117,7 @@ def fit_expressions(
     means, labels = found["train"]
     centre, deviation = means.mean(0), means.std(0)
     # A channel that hardly moves is not blown up: what it does on other faces would drown all others.
-    deviation = deviation.clamp(min=0.1 * float(deviation.mean()) + 1e-12)
+    deviation = deviation.clamp(min=0.1 * float(deviation.mean()) + 1e-12).maximum(0.1 * centre.abs())
     layer = nn.Linear(means.shape[1], len(LABELS))
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
