@@ -1,7 +1,7 @@
 """The task ``relate``: a small network learns a finished one's embedding, by its values or by its relations.
 
 The recipe of the MAX7800x microcontrollers takes the mean squared error between normalised embeddings and nothing else;
-relational distillation (distances and angles) stands beside it. The teacher is any pack, one from ``reduce`` as well.
+relational distillation (distances and angles) stands beside it. The teacher is any pack.
 """
 
 from collections.abc import Iterator

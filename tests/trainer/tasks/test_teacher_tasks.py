@@ -1,17 +1,12 @@
-"""What a finished network knows goes into a shorter embedding, and into a small network."""
+"""What a finished network knows goes into a small one."""
 
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional
 
-from engines.pack import verify
 from trainer.common import loop
 from trainer.common.distributed import World
 from trainer.common.settings import ConfigError, load_settings
 from trainer.tasks import load
-
-OF_FACES = ("width=", "dim=", "side=", "augment.")
 
 
 def quiet(what, count, total):
@@ -21,39 +16,6 @@ def quiet(what, count, total):
 def job_of(name, settings, *more):
     task = load(name)
     return task.build(load_settings(task.settings, None, [*settings, *more]), World(), quiet)
-
-
-@pytest.fixture(scope="module")
-def of_reduce(settings, pack):
-    kept = [setting for setting in settings if not setting.startswith(OF_FACES)]
-    return [*kept, f"teacher={pack.path}", "dim=64", "batch=32", "steps=60", "interval=10"]
-
-
-def test_a_shorter_embedding_is_learnt_and_the_agent_runs_it(of_reduce, pack, tmp_path):
-    from agent import networks
-    from agent.config import Config
-
-    task = load("reduce")
-    job = job_of("reduce", of_reduce)
-    module = loop.train(job, tmp_path / "run", quiet)
-    history = loop.read_history(tmp_path / "run")
-    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
-    assert history[-1]["teacher_pair_accuracy"] > 0.9  # the teacher knows LFW
-    assert history[-1]["pair_accuracy"] > history[-1]["teacher_pair_accuracy"] - 0.15
-    task.finish(job, module, tmp_path / "run", tmp_path / "pack", quiet, lambda line: None)
-    made = verify(tmp_path / "pack")
-    assert (made.manifest.face.dim, made.manifest.face.steps) == (64, ())
-    chip = np.random.default_rng(0).integers(0, 256, (1, 150, 150, 3), np.uint8)
-    answers = []
-    for each in (pack, made):
-        loaded = networks.load(each, Config())
-        answers.append({name: value.copy() for name, value in loaded.face.run({"chip": chip}).items()})
-        loaded.close()
-    long, short = answers
-    assert np.allclose(long["emotion"], short["emotion"], atol=1e-5)  # expressions stay as they were
-    with torch.inference_mode():
-        expected = functional.normalize(module.reducer(torch.from_numpy(long["embedding"])), dim=1)
-    assert np.allclose(short["embedding"], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
