@@ -429,12 +429,61 @@ class Curve(_Table, frozen=True):
         return Path(self.folder).expanduser() if self.folder else paths.data_dir() / "curve"
 
 
+class GradientSettings(_Table, frozen=True):
+    """What the tier `gradient` learns by, and its limits. Lengths are relative to the size of a layer's parameters."""
+
+    entropy: Annotated[
+        float, Meta(description="Weight of the entropy of sure expressions (Tent, EATA).", ge=0, le=100)
+    ] = 0.0
+    sure: Annotated[
+        float,
+        Meta(
+            description="Expressions of less entropy than this share of the greatest are sure (EATA).",
+            gt=0,
+            le=1,
+        ),
+    ] = 0.4
+    views: Annotated[
+        float,
+        Meta(
+            description="Weight of how far the expressions of a face are from what the mixture, before any step, makes "
+            "of the face, of its mirror image and of small shifts of both in the mean (MEMO, CoTTA).",
+            ge=0,
+            le=100,
+        ),
+    ] = 1.0
+    features: Annotated[
+        float,
+        Meta(
+            description="Weight of how far embeddings are from those before any step, squared (feature consistency).",
+            ge=0,
+            le=1000,
+        ),
+    ] = 1.0
+    rate: Annotated[float, Meta(description="Length of a step (Adam).", gt=0, le=0.1)] = 1e-3
+    steps: Annotated[int, Meta(description="Steps before each decision.", ge=1, le=100)] = 2
+    batch: Annotated[int, Meta(description="Chips in a step.", ge=1, le=256)] = 8
+    memory: Annotated[int, Meta(description="Chips kept to learn from.", ge=8, le=1024)] = 48
+    age_s: Annotated[float, Meta(description="How old they may be, seconds.", ge=1, le=3600)] = 60.0
+    layers: Annotated[
+        int,
+        Meta(description="Most layers that may change: those that the first step asks for.", ge=1, le=1000),
+    ] = 12
+    pull: Annotated[
+        float, Meta(description="Share of the way back to the start that follows each step.", ge=0, le=1)
+    ] = 0.02
+    drift: Annotated[float, Meta(description="Farthest from the start.", gt=0, le=1)] = 0.05
+
+
 class AdaptationSettings(_Table, frozen=True):
     """Adapting the face network to light and camera while it runs; see docs/adaptation.md."""
 
     tier: Annotated[
-        Literal["off", "statistics"],
-        Meta(description="How: not at all, or by the statistics of what the norm layers read."),
+        Literal["off", "statistics", "gradient"],
+        Meta(
+            description="How: not at all; by the statistics of what norm layers read; or by gradient from there on, "
+            "for which the extra `adapt` is needed."
+        ),
     ] = "off"
     every_s: Annotated[
         float, Meta(description="Least time between two decisions, seconds.", ge=0.05, le=3600)
@@ -472,6 +521,7 @@ class AdaptationSettings(_Table, frozen=True):
             le=3600,
         ),
     ] = 60.0
+    gradient: GradientSettings = field(default_factory=GradientSettings)
 
 
 class Freshness(_Table, frozen=True):

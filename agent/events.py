@@ -281,7 +281,7 @@ class CameraHealth(Struct, frozen=True, kw_only=True):
     ] = None
 
 
-Tier = Literal["statistics"]
+Tier = Literal["statistics", "gradient"]
 
 
 class AdaptationHealth(Struct, frozen=True, kw_only=True):

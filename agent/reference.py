@@ -19,27 +19,27 @@ _BOUNDS = (
 
 def config_reference(config: type[Struct]) -> str:
     """Every key of a configuration struct: the top level first, then a section for each table."""
-    lines = ["# Configuration reference", "", *_table(config, "")]
-    for field in msgspec.structs.fields(config):
-        table = _struct_of(field.type)
-        if table is not None:
-            name = f"[[{field.encode_name}]]" if _is_sequence(field.type) else f"[{field.encode_name}]"
-            lines += [
-                "",
-                f"## `{name}`",
-                "",
-                (table.__doc__ or "").strip(),
-                "",
-                *_table(table, field.encode_name),
-            ]
+    lines = ["# Configuration reference", "", *_table(config), *_tables(config, "")]
     return "\n".join(lines) + "\n"
 
 
-def _table(struct: type[Struct], prefix: str) -> Iterator[str]:
+def _tables(struct: type[Struct], prefix: str) -> Iterator[str]:
+    """The tables in ``struct``, and those in them."""
+    for field in msgspec.structs.fields(struct):
+        table = _struct_of(field.type)
+        if table is None:
+            continue
+        name = prefix + field.encode_name
+        heading = f"[[{name}]]" if _is_sequence(field.type) else f"[{name}]"
+        yield from ("", f"## `{heading}`", "", (table.__doc__ or "").strip(), "", *_table(table))
+        yield from _tables(table, f"{name}.")
+
+
+def _table(struct: type[Struct]) -> Iterator[str]:
     yield "| key | type | default | meaning |"
     yield "| --- | --- | --- | --- |"
     for field in msgspec.structs.fields(struct):
-        if prefix or _struct_of(field.type) is None:
+        if _struct_of(field.type) is None:
             cells = (
                 f"`{field.encode_name}`",
                 type_words(field.type),

@@ -1,12 +1,11 @@
 """From chips to proposals: which condition holds, the norms for it, and whether they may run. See ``Adapts``."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import onnx
 
-from agent.adaptation.bank import Bank, BankError, read_bank
+from agent.adaptation.bank import Bank
 from agent.adaptation.chip_filter import adaptable, adapted
 from agent.adaptation.evidence import Evidence
 from agent.adaptation.guard import Limits, judge
@@ -16,9 +15,7 @@ from agent.adaptation.types import Norms, Proposal, Sample
 from agent.config import AdaptationSettings
 from agent.perception.types import Float32
 from engines.engine import Engine
-from engines.model import read_model
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
-from engines.pack import no_bank, verify
 
 _HELD_CHIPS, _HELD_S = 12, 60.0  # held aside at most, and for how long: older ones were seen in another light
 _ASIDE = 3  # every third chip is held aside: what judges a proposal has not been part of it
@@ -30,6 +27,10 @@ class Adapter:
     """Adapts by conditions: no torch, no gradient, and the expressions it sees do not teach it anything.
 
     Not thread-safe. The same samples lead to the same proposals.
+
+    Attributes:
+        source: all that may be set, as the pack has it.
+        held: the chips held aside to judge by.
     """
 
     def __init__(self, model: onnx.ModelProto, bank: Bank, settings: AdaptationSettings) -> None:
@@ -39,27 +40,33 @@ class Adapter:
             EngineError: the bank's layers are not in the model.
         """
         self._bank = bank
-        self._source = adaptable(model)
+        self.source = adaptable(model)
         self._probe = Probe(model, bank.layers, settings.threads)
         self._engine: Engine = OnnxRuntimeEngine(model, SessionSettings(settings.threads, dims={"N": 1}))
-        self._memory = Memory(_HELD_CHIPS, _HELD_S)
+        self.held = Memory(_HELD_CHIPS, _HELD_S)
         self._limits = Limits()
         self._start_over()
 
     def _start_over(self) -> None:
-        self._memory.clear()
+        self.held.clear()
         self._evidence = Evidence(len(self._bank.conditions))
         self._running = np.eye(len(self._bank.conditions), dtype=np.float32)[0]
         self._refused: Float32 | None = None
         self._count = 0
 
     def observe(self, sample: Sample) -> None:
-        """Take in a chip: some are held aside to judge by, the moments of the others are evidence."""
+        """Take in a chip; see ``take``."""
+        self.take(sample)
+
+    def take(self, sample: Sample) -> bool:
+        """Take in a chip: some are held aside to judge by (True), the moments of the others are evidence."""
         self._count += 1
-        if self._count % _ASIDE == 0:
-            self._memory.add(sample)
+        aside = self._count % _ASIDE == 0
+        if aside:
+            self.held.add(sample)
         else:
             self._evidence.add(self._bank.log_posterior(self._probe.moments(sample.chip)), sample.at)
+        return aside
 
     def propose(self) -> Proposal | None:
         """The norms for the conditions that hold, if they are others than those that run."""
@@ -73,8 +80,8 @@ class Adapter:
         figures = self._figures(shares)
         norms = self._norms(shares)
         if norms:
-            tracks = len({sample.track for sample in self._memory})
-            why, judged = judge(self._answers({}), self._answers(norms), tracks, self._limits)
+            tracks = len({sample.track for sample in self.held})
+            why, judged = judge(self.answers({}), self.answers(norms), tracks, self._limits)
             figures |= judged
             if why:
                 if why != "too_few":
@@ -90,14 +97,14 @@ class Adapter:
 
     def _norms(self, shares: Float32) -> Norms:
         """Nothing where the source has nearly all."""
-        return self._bank.mix(shares, self._source) if shares[0] < 1 - _STEP else {}
+        return self._bank.mix(shares, self.source) if shares[0] < 1 - _STEP else {}
 
-    def _answers(self, norms: Norms) -> tuple[Float32, Float32]:
+    def answers(self, norms: Norms) -> tuple[Float32, Float32]:
         """What the network with these norms makes of the chips held aside."""
         engine = adapted(self._engine, norms) if norms else self._engine
         try:
             embeddings, logits = [], []
-            for sample in self._memory:
+            for sample in self.held:
                 answers = engine.run({"chip": sample.chip[None]})
                 embeddings.append(answers["embedding"][0].copy())
                 logits.append(answers["emotion"][0].copy())
@@ -109,21 +116,6 @@ class Adapter:
     def _figures(self, shares: Float32) -> dict[str, float]:
         named = zip(self._bank.conditions, shares.tolist(), strict=True)
         return {condition: round(share, 4) for condition, share in named}
-
-
-def adapter_of_pack(face: Path, settings: AdaptationSettings, _seed: int = 0) -> Adapter:
-    """The adapter for the face network in a pack's folder; it draws nothing at random.
-
-    Raises:
-        PackError: the folder is no pack, or a file is not the one that was released.
-        BankError: the pack has no bank that suits its network.
-        EngineError: the network cannot be read.
-    """
-    pack = verify(face.parent)
-    if pack.bank is None:
-        raise BankError(no_bank(pack))
-    model = read_model(face)
-    return Adapter(model, read_bank(pack.bank, model), settings)
 
 
 def _apart(one: Float32, other: Float32) -> float:

@@ -1,5 +1,6 @@
 """Whether proposed norms may run: what they make of chips held aside, beside what the source makes of them. Pure."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ class Limits:
         entropy: by how many nats the mean entropy of the expressions may rise.
         top_share: by how much the share of the most frequent expression may rise: towards 1 it collapses.
         tracks: fewest tracks of which that can be said: one face may well keep one expression.
+        fall: by how many nats the mean entropy may fall: what learns from its own answers makes itself sure of them.
+        changed: share of the chips whose most likely expression may be another one.
     """
 
     chips: int = 6
@@ -27,6 +30,8 @@ class Limits:
     entropy: float = 0.25
     top_share: float = 0.35
     tracks: int = 3
+    fall: float = math.inf
+    changed: float = 1.0
 
 
 def judge(
@@ -42,7 +47,8 @@ def judge(
         limits: to keep to.
 
     Returns:
-        A code (``too_few``, ``not_finite``, ``drift``, ``uncertain``, ``collapse``), and figures.
+        A code (``too_few``, ``not_finite``, ``drift``, ``uncertain``, ``too_sure``, ``changed``, ``collapse``), and
+        figures.
     """
     figures = {"chips": float(len(before[0])), "tracks": float(tracks)}
     if len(before[0]) < limits.chips:
@@ -56,11 +62,16 @@ def judge(
         "entropy_after": float(entropy(becomes).mean()),
         "top_share_before": _top_share(was),
         "top_share_after": _top_share(becomes),
+        "changed": float((was.argmax(axis=1) != becomes.argmax(axis=1)).mean()),
     }
     if figures["cosine"] < limits.cosine:
         return "drift", figures
     if figures["entropy_after"] > figures["entropy_before"] + limits.entropy:
         return "uncertain", figures
+    if figures["entropy_after"] < figures["entropy_before"] - limits.fall:
+        return "too_sure", figures
+    if figures["changed"] > limits.changed:
+        return "changed", figures
     risen = figures["top_share_after"] - figures["top_share_before"]
     if tracks >= limits.tracks and risen > limits.top_share:
         return "collapse", figures

@@ -159,6 +159,6 @@ def main(make: Make) -> None:
 
 if __name__ == "__main__":
     # Only the process needs an adapter, and only it is to wait for the libraries behind one.
-    from agent.adaptation.adapter import adapter_of_pack
+    from agent.adaptation.tiers import adapter_of_pack
 
     main(adapter_of_pack)

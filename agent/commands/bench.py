@@ -26,6 +26,7 @@ class Tier(str, Enum):
     """The tiers of adaptation, for the command line."""
 
     STATISTICS = "statistics"
+    GRADIENT = "gradient"
 
 
 class MemoryTooSmallError(UserError):
@@ -76,7 +77,10 @@ def bench(
     settings = load(config)
     if adaptation is not None:
         from agent.adaptation.benchmark import compare
+        from engines.torch_extra import check_torch
 
+        if adaptation is Tier.GRADIENT:
+            check_torch("--adaptation gradient", "measure --adaptation statistics")
         _tell_comparison(
             compare(settings, adaptation.value, source or str(clip()), frames, rounds, Console(stderr=True)),
             as_json=as_json,

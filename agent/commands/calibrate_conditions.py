@@ -36,8 +36,8 @@ def conditions(
     """
     from agent import config as configuration
     from calibration.lfw import read_pairs
-    from calibration.torch_extra import check_torch
     from engines.pack import verify
+    from engines.torch_extra import check_torch
 
     check_torch("training a norm bank")
     from calibration.conditions import Recipe

@@ -24,6 +24,7 @@ def check(
 ) -> None:
     """Say whether a configuration can be used; exit status 1 if not."""
     from agent.config import SYSTEM_PATH, default_path, load
+    from engines.torch_extra import TorchError
 
     if file and config and file != config:
         raise typer.BadParameter("name one file only")
@@ -31,8 +32,16 @@ def check(
     if path == SYSTEM_PATH and not path.exists():
         typer.echo(f"{path} does not exist: every key has its default, and no camera is configured")
         return
-    cameras = ", ".join(camera.name for camera in load(path).cameras) or "none"
+    found = load(path)
+    cameras = ", ".join(camera.name for camera in found.cameras) or "none"
     typer.echo(f"{path}: every key is known and within its bounds (cameras: {cameras})")
+    if found.adaptation.tier == "gradient":
+        from agent.adaptation.tiers import check_tier
+
+        try:
+            check_tier(found.adaptation)
+        except TorchError as error:
+            typer.echo(f"warning: {error}; until then the agent runs, and adapts nothing", err=True)
 
 
 @app.command()

@@ -93,7 +93,7 @@ def stream(
     import msgspec
 
     from agent import config as configuration
-    from agent.adaptation.adapter import adapter_of_pack
+    from agent.adaptation.tiers import adapter_of_pack
     from calibration.streams import cells
     from calibration.streams import report as figures
     from calibration.streams.contenders import choose, contenders, stamp

@@ -18,7 +18,7 @@ from agent.adaptation.ring import Shape
 from agent.adaptation.triggers import CameraWatch, DriverWatch, track_number
 from agent.adaptation.types import Norms, Sample
 from agent.config import AdaptationSettings
-from agent.events import AdaptationEvent, AdaptationHealth, CameraHealth, Event
+from agent.events import AdaptationEvent, AdaptationHealth, CameraHealth, Event, Tier
 from agent.face_slot import FaceSlot
 from agent.live import Live
 from agent.mailbox import Mailbox
@@ -87,6 +87,7 @@ class AdaptationStage(Stage):
         self._names = names
         self._command = command
         self._settings = AdaptationSettings()
+        self._tier: Tier = "statistics"
         self._source: Norms = {}
         self._keeper: Keeper | None = None
         self._slot: FaceSlot | None = None
@@ -162,6 +163,7 @@ class AdaptationStage(Stage):
             self._settings = settings
             if settings.tier == "off":
                 return
+            self._tier = settings.tier
             if self._pack.bank is None:
                 self.problem = f"nothing is adapted: {no_bank(self._pack)}"
                 log.warning(self.problem)
@@ -321,7 +323,7 @@ class AdaptationStage(Stage):
         return AdaptationEvent(
             monotonic=time.monotonic(),
             utc=rfc3339(time.time()),
-            tier="statistics",
+            tier=self._tier,
             accepted=accepted,
             state=_state(norms),
             reason=reason,
@@ -350,7 +352,7 @@ class AdaptationStage(Stage):
 
     def _health(self, keeper: Keeper) -> AdaptationHealth:
         return AdaptationHealth(
-            tier="statistics",
+            tier=self._tier,
             state=_state(self._norms),
             since=self._state_since,
             worker=keeper.pid,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from calibration.baselines.entropy import EntropyMethod, entropy
+from agent.adaptation.losses import entropy
+from calibration.baselines.entropy import EntropyMethod
 from calibration.baselines.method import BLOCK, Source
 from calibration.baselines.statistics import Adaptable, Moments
 

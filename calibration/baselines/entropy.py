@@ -15,11 +15,6 @@ from calibration.baselines.method import UPDATE, Answer, Chips, Source
 from calibration.baselines.statistics import Adaptable, Moments
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Entropy of each answer in nats, float32 [n], of logits float32 [n, labels]."""
-    return -(logits.softmax(1) * logits.log_softmax(1)).sum(1)
-
-
 class EntropyMethod(ABC):
     """Answers block by block, and learns from past frames on their own statistics."""
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from calibration.baselines.entropy import EntropyMethod, entropy
+from agent.adaptation.losses import entropy
+from calibration.baselines.entropy import EntropyMethod
 from calibration.baselines.method import Source
 from calibration.baselines.statistics import Moments
 

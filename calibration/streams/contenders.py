@@ -7,13 +7,14 @@ from pathlib import Path
 
 import msgspec
 
+from agent.adaptation.tiers import check_tier
 from agent.adaptation.types import Adapts
 from agent.config import AdaptationSettings
 from calibration.baselines.catalogue import BASELINES, FROZEN, WITH_TORCH, Catalogue, MethodError
 from calibration.baselines.method import Method, Source
 from calibration.streams.cells import Contender
 from calibration.streams.own import Cabinsense
-from calibration.torch_extra import check_torch
+from engines.torch_extra import check_torch
 
 OWN = "cabinsense"
 """Our own method, in the tier that ``[adaptation]`` names; where that is off, by statistics."""
@@ -74,6 +75,7 @@ def contenders(
     catalogue = Catalogue(source, labels)
     found = {name: Contender(partial(catalogue.make, name)) for name in chosen if name != OWN}
     if OWN in chosen:
+        check_tier(own)
         variant = f"{pack} {msgspec.json.encode(own, order='sorted').decode()}"
         found[OWN] = Contender(partial(_own, source, own, make), variant)
     return found

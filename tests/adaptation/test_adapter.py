@@ -6,65 +6,23 @@ import numpy as np
 import onnx
 import pytest
 
-from agent.adaptation.adapter import Adapter, adapter_of_pack
+from agent.adaptation.adapter import Adapter
 from agent.adaptation.bank import BankError, read_bank
 from agent.adaptation.chip_filter import adaptable
 from agent.adaptation.probe import Probe, probe_model
-from agent.adaptation.types import Sample
+from agent.adaptation.tiers import adapter_of_pack
 from agent.config import AdaptationSettings
-from agent.perception.vote import softmax
-from calibration.corruptions import corrupt
-from calibration.fer2013 import read_split, to_chip
 from engines.engine import EngineError
 from engines.norms import write_norms
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
+from tests.adaptation.drive import Drive
 
 SETTINGS = AdaptationSettings(tier="statistics")
-LOOKS_S = 0.2  # between two looks, as the daemon makes them
-
-
-@pytest.fixture(scope="module")
-def model(pack) -> onnx.ModelProto:
-    return onnx.load(pack.face)
-
-
-@pytest.fixture(scope="module")
-def faces(shared_data) -> list[np.ndarray]:
-    """Chips that the bank was not trained on."""
-    if not (shared_data / "fer2013.npz").is_file():
-        pytest.skip("../shared/data/fer2013.npz is absent")
-    images, _ = read_split(shared_data / "fer2013.npz", "validation")
-    return [to_chip(image) for image in images[::60]]
 
 
 @pytest.fixture
 def adapter(model, pack) -> Adapter:
     return Adapter(model, read_bank(pack.bank, model), SETTINGS)
-
-
-class Drive:
-    """Shows faces to an adapter and asks for a decision once a second, as the worker does."""
-
-    def __init__(self, adapter: Adapter, template: np.ndarray) -> None:
-        self.adapter, self.template = adapter, template
-        self.decisions: list = []
-        self.at = 0.0
-        self.looks = 0
-
-    def through(self, faces: list[np.ndarray], count: int, kind: str = "", severity: int = 3) -> dict:
-        """So many looks; the norms that run then."""
-        for _ in range(count):
-            chip = faces[self.looks % len(faces)]
-            if kind:
-                chip = corrupt(chip, kind, severity, 0, str(self.looks), self.template)
-            flat = tuple(softmax(np.zeros(7, np.float32)).tolist())
-            self.adapter.observe(Sample(chip, flat, self.looks, self.at))
-            self.looks += 1
-            self.at += LOOKS_S
-            if self.looks % 5 == 0 and (decision := self.adapter.propose()) is not None:
-                self.decisions.append(decision)
-        accepted = [each for each in self.decisions if each.accepted]
-        return accepted[-1].norms if accepted else {}
 
 
 @pytest.fixture
@@ -128,7 +86,7 @@ def test_a_pack_without_a_bank_says_so(model, pack, tmp_path):
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / MANIFEST).write_bytes(encode_manifest(replace(pack.manifest, adaptation=UNSET)))
     with pytest.raises(BankError, match="no norm bank"):
-        adapter_of_pack(tmp_path / pack.face.name, SETTINGS)
+        adapter_of_pack(tmp_path / pack.face.name, SETTINGS, 0)
 
 
 def test_the_probe_tells_what_norm_layers_read(model, faces):

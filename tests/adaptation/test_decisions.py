@@ -142,6 +142,18 @@ def test_what_drifts_doubts_or_collapses_is_refused(code, after):
     assert judge(answers(VARIED), after, 3, Limits())[0] == code
 
 
+def test_what_learns_from_its_own_answers_may_neither_become_too_sure_nor_change_them():
+    surer = answers([[4 * each for each in row] for row in VARIED])
+    others = answers([row[::-1] for row in VARIED])
+    assert judge(answers(VARIED), surer, 3, Limits(fall=0.25))[0] == "too_sure"
+    why, figures = judge(answers(VARIED), others, 3, Limits(changed=0.5))
+    assert why == "changed"
+    assert figures["changed"] == pytest.approx(8 / 12)
+    assert (
+        judge(answers(VARIED), surer, 3, Limits())[0] == judge(answers(VARIED), others, 3, Limits())[0] == ""
+    )
+
+
 def test_one_face_with_one_expression_is_no_collapse():
     assert judge(answers(VARIED), answers([[5.0, 0.0, 0.0]] * 12), 1, Limits())[0] == ""
 

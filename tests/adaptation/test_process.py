@@ -21,6 +21,7 @@ from agent.adaptation.types import Sample
 from agent.config import AdaptationSettings
 
 SCALED = (sys.executable, str(Path(__file__).with_name("scaled_worker.py")))
+NO_TORCH = (sys.executable, str(Path(__file__).with_name("no_torch_worker.py")))
 SETTINGS = AdaptationSettings(tier="statistics", every_s=0.05, duty=1.0, nice=7, threads=1)
 SHAPE = Shape(150, 7)
 PATIENCE_S = 60.0
@@ -194,6 +195,27 @@ def test_what_the_user_can_mend_is_told_in_words_and_without_a_traceback(ring, t
     finally:
         worker.end()
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_without_pytorch_the_gradient_tier_says_what_to_install_and_statistics_work(ring, pack, capfd):
+    def started(tier: str) -> WorkerProcess:
+        settings = AdaptationSettings(tier=tier, every_s=0.05, duty=1.0)
+        return WorkerProcess(NO_TORCH, pack.face, settings, ring, epoch=1)
+
+    worker = started("gradient")
+    try:
+        message = heard(worker, Failed).message
+    finally:
+        worker.end()
+    assert message.startswith("adaptation.tier is gradient: PyTorch is missing; install it with")
+    assert "cabinsense[adapt]" in message
+    assert "Traceback" not in capfd.readouterr().err
+    worker = started("statistics")
+    try:
+        while not heard(worker, Beat).ready:
+            pass
+    finally:
+        worker.end()
 
 
 def test_a_worker_that_cannot_be_started_is_a_problem_with_a_name(pack):

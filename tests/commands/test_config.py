@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -52,6 +53,18 @@ def test_check_says_good_or_what_is_wrong(file, tmp_path):
     assert refused.returncode == 1
     assert str(bad) in refused.stderr
     assert "detector.threshold" in refused.stderr
+
+
+def test_check_says_what_is_missing_for_the_gradient_tier(file):
+    with Path(file).open("a") as text:
+        text.write('[adaptation]\ntier = "gradient"\n')
+    without = "import sys; sys.modules['torch'] = None; from agent.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", without, "config", "check", file], capture_output=True, text=True, check=True
+    )
+    assert "(cameras: cabin)" in done.stdout
+    assert "PyTorch is missing; install it with `pip install 'cabinsense[adapt]'`" in done.stderr
+    assert "adapts nothing" in done.stderr
 
 
 def test_a_file_that_was_named_must_exist():

@@ -20,6 +20,7 @@ import zmq
 from rich.console import Console
 
 from agent import networks
+from agent.adaptation.process import COMMAND
 from agent.commands.status import describe
 from agent.config import Config, parse
 from agent.control import Done, GetStatus, Record, Recorded, ResetAdaptation, Status, request
@@ -155,9 +156,14 @@ def start(tmp_path, pack, samples) -> Iterator[Callable[..., Cabin]]:
     before = {process.pid for process in psutil.Process().children()}
 
     def one(
-        adaptation: str = 'tier = "statistics"', fault: str = "", camera: str = "", *, bank: bool = True
+        adaptation: str = 'tier = "statistics"',
+        fault: str = "",
+        camera: str = "",
+        *,
+        bank: bool = True,
+        program: tuple[str, ...] = SCALED,
     ) -> Cabin:
-        command = (*SCALED, fault) if fault else SCALED
+        command = (*program, fault) if fault else program
         manifest = pack.manifest if bank else msgspec.structs.replace(pack.manifest, adaptation=msgspec.UNSET)
         chosen = msgspec.structs.replace(pack, manifest=manifest)
         made.append(Cabin(configured(tmp_path, pack, adaptation, camera), chosen, command))
@@ -310,6 +316,27 @@ def test_a_camera_that_is_opened_again_begins_anew(start, network_camera, images
     assert cabin.hears("adaptation", reason="reset:camera")["state"] == "source"
     after = len(cabin.told("adaptation", state="adapted"))
     cabin.hears("adaptation", times=after + 1, state="adapted")
+
+
+def test_the_gradient_tier_changes_over_in_the_dark_learns_and_goes_back_when_asked(
+    start, network_camera, images
+):
+    pytest.importorskip("torch")
+    noise = np.random.default_rng(0)
+    dark = (0.12 * image + noise.normal(0, 4, image.shape) for image in images[:20])
+    network_camera.show(*(np.clip(image, 0, 255).astype(np.uint8) for image in dark))
+    learnt = 'tier = "gradient"\n[adaptation.gradient]\nbatch = 2\nsteps = 1\nrate = 0.012'
+    cabin = start(learnt, camera=network_camera.address, program=COMMAND)
+    event = cabin.hears("adaptation", state="adapted", accepted=True)
+    assert (event["tier"], event["reason"]) == ("gradient", "better")
+    assert event["figures"]["dark"] > 0.9
+    cabin.wait_until(lambda: any("drift" in each["figures"] for each in cabin.told("adaptation")), "no step")
+    assert cabin.live.adaptation.tier == "gradient"
+    cabin.ask(ResetAdaptation(), Done)
+    assert cabin.hears("adaptation", reason="reset:request")["state"] == "source"
+    after = len(cabin.told("adaptation", state="adapted"))
+    cabin.hears("adaptation", times=after + 1, state="adapted")
+    assert cabin.daemon.restarts == {}
 
 
 def test_people_and_prometheus_are_told_how_the_adaptation_is(start):

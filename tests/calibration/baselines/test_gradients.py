@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from agent.adaptation.losses import entropy  # noqa: E402
 from calibration.baselines import eata, rotta, sar  # noqa: E402
 from calibration.baselines.catalogue import BASELINES, Catalogue  # noqa: E402
-from calibration.baselines.entropy import entropy  # noqa: E402
 from calibration.baselines.method import BLOCK, UPDATE, Source  # noqa: E402
 from calibration.baselines.statistics import (  # noqa: E402
     Adaptable,
