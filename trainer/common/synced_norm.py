@@ -10,6 +10,7 @@ from torch import Tensor, distributed, nn
 
 from trainer.common.distributed import World
 from trainer.common.job import TrainingError
+from trainer.losses.precision import wide
 
 
 class SyncedNorm(nn.BatchNorm2d):
@@ -19,18 +20,21 @@ class SyncedNorm(nn.BatchNorm2d):
         """Map float [n, c, …] to the same shape."""
         if not self.training:
             return super().forward(input)
-        x = input.float()
+        x = wide(input)
         over = [0, *range(2, x.ndim)]
-        count = x.new_tensor([x.numel() / x.shape[1]])
-        sums: Tensor = _Sum.apply(torch.cat([x.sum(over), x.square().sum(over), count]))  # type: ignore[no-untyped-call]
-        mean, square = (sums[:-1] / sums[-1]).chunk(2)
-        variance = (square - mean.square()).clamp(min=0)
-        self._remember(mean.detach(), variance.detach(), float(sums[-1]))
         shape = [1, -1, *[1] * (x.ndim - 2)]
+        count = x.new_tensor([x.numel() / x.shape[1]])
+        sums: Tensor = _Sum.apply(torch.cat([x.sum(over), count]))  # type: ignore[no-untyped-call]
+        mean, count = sums[:-1] / sums[-1], sums[-1].detach()
+        # Not the mean square less the square of the mean: where the mean is large, float32 has nothing left of that.
+        centred = x - mean.view(shape)
+        squares: Tensor = _Sum.apply(centred.square().sum(over))  # type: ignore[no-untyped-call]
+        variance = squares / count
+        self._remember(mean.detach(), variance.detach(), float(count))
         scale = torch.rsqrt(variance + self.eps)
         if self.weight is not None:
             scale = scale * self.weight
-        out = (x - mean.view(shape)) * scale.view(shape)
+        out = centred * scale.view(shape)
         if self.bias is not None:
             out = out + self.bias.view(shape)
         normed: Tensor = out.to(input.dtype)

@@ -19,6 +19,7 @@ from trainer.common.settings import load_settings
 from trainer.tasks import load
 
 ROOT = Path(__file__).parents[3]
+DOUBLE = (Path(__file__).with_name("double.py"), "double")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
@@ -35,9 +36,9 @@ def losses(out):
     return [line["loss"] for line in loop.read_history(out)]
 
 
-def start(out, settings, *more, before=()):
+def start(out, settings, *more, task=("-m", "trainer", "recognise"), before=()):
     sets = [part for setting in [*settings, *more] for part in ("--set", setting)]
-    command = [sys.executable, *before, "-m", "trainer", "recognise", "--out", out, *sets]
+    command = [sys.executable, *before, *task, "--out", out, *sets]
     return subprocess.Popen(
         list(map(str, command)), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -124,17 +125,25 @@ def test_a_killed_recognition_goes_on_as_if_nothing_had_been(settings, tmp_path)
         loop.train(job_of("recognise", settings, "people.held_out=0.2"), tmp_path / "whole", quiet)
 
 
-def test_two_processes_that_share_the_classes_begin_as_one(settings, tmp_path):
-    more = ["head.subcentres=2", "head.margin=0.1", "head.scale=8", "learning_rate=0.005", "steps=4"]
+def test_two_processes_that_share_the_classes_have_the_loss_curve_of_one(settings, tmp_path):
+    more = ["head.subcentres=2", "head.margin=0.2", "head.scale=12", "clip=1", "steps=12"]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    process = start(tmp_path / "two", settings, *more, before=launcher)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
-    loop.train(job_of("recognise", settings, *more), tmp_path / "one", quiet)
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-3)
+    running = [
+        start(tmp_path / "two", settings, *more, task=DOUBLE, before=launcher),
+        start(tmp_path / "one", settings, *more, task=DOUBLE),
+    ]
+    for process in running:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    found = losses(tmp_path / "one")
+    assert np.ptp(found) > 0.1  # there is something to be alike in
+    # The metrics have five decimals. In float64 rounding grows by some 1e4 over these steps, to 1e-11; in float32 one
+    # process whose weights are moved by 1e-7 is as far from itself as two are from one.
+    assert losses(tmp_path / "two") == pytest.approx(found, abs=1.1e-5)
     one, two = (checkpoint.load(tmp_path / out / loop.CHECKPOINT)[0] for out in ("one", "two"))
-    name = "model/head.layer.centres"
-    assert one[name].shape == two[name].shape  # all classes, put together from both
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():  # all classes, put together from both; moments; the optimiser's state
+        torch.testing.assert_close(two[name], tensor, rtol=1e-6, atol=1e-8, msg=name)
 
 
 def test_the_agent_runs_what_was_trained(settings, fer2013, some_faces, tmp_path):
