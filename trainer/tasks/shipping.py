@@ -26,6 +26,7 @@ from trainer.tasks.verification import Judgement
 
 _BATCH = 64
 _ROUNDS = 100  # of L-BFGS; a convex problem
+_LEAST_DEVIATION = 0.1  # of a channel, in parts of the root mean square of all means
 
 
 class ShipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -116,8 +117,8 @@ def fit_expressions(
     }
     means, labels = found["train"]
     centre, deviation = means.mean(0), means.std(0)
-    # A channel that hardly moves is not blown up: what it does on other faces would drown all others.
-    deviation = deviation.clamp(min=0.1 * float(deviation.mean()) + 1e-12).maximum(0.1 * centre.abs())
+    # A channel that hardly moves is not blown up: float32 rounds means by their size, and that would grow with it.
+    deviation = deviation.clamp(min=_LEAST_DEVIATION * float(means.square().mean().sqrt()) + 1e-12)
     layer = nn.Linear(means.shape[1], len(LABELS))
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
