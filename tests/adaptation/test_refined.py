@@ -23,7 +23,7 @@ def begin(model, pack):
     """Begins a drive with what is learnt set by keywords."""
 
     def one(seed: int = 0, **learnt: float) -> Drive:
-        gradient = GradientSettings(**{"batch": 4, "steps": 3, "memory": 16, "rate": 0.004, **learnt})
+        gradient = GradientSettings(**{"batch": 4, "steps": 3, "memory": 16, "rate": 0.008, **learnt})
         settings = AdaptationSettings(tier="gradient", gradient=gradient)
         adapter = Refined(model, read_bank(pack.bank, model), settings, seed)
         return Drive(adapter, np.array(pack.manifest.face.template, np.float32))
