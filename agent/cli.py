@@ -25,6 +25,7 @@ from agent.commands import (
     reload,
     run,
     status,
+    train,
 )
 from agent.logs import is_journal
 from agent.stage import MAY_HANG
@@ -47,6 +48,16 @@ app.command("events")(events.events)
 app.command("record")(record.record)
 app.command("analyze")(analyze.analyze)
 app.command("doctor")(doctor.doctor)
+# Its options are the trainer's own, so that both ways to call it are the same.
+app.command(
+    "train",
+    add_help_option=False,
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        "allow_interspersed_args": False,
+    },
+)(train.train)
 app.add_typer(bench.app, name="bench")
 app.add_typer(gallery.app, name="gallery")
 app.add_typer(keys.app, name="keys")

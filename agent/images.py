@@ -38,18 +38,30 @@ def read_image(path: Path) -> Image:
     Raises:
         ImageError: the file is missing, cannot be read, is empty, is no image, or has more than ``MAX_PIXELS``.
     """
-    data = _content(path)
+    return decode_image(_content(path), path)
+
+
+def decode_image(data: bytes, name: Path | str) -> Image:
+    """The image in the bytes of a file, as ``read_image`` gives it.
+
+    Args:
+        data: the whole file.
+        name: what a message calls it.
+
+    Raises:
+        ImageError: it is no image, is damaged, or has more than ``MAX_PIXELS``.
+    """
     size = declared_size(data)
     if size is not None:
-        _check_size(path, *size)
+        _check_size(name, *size)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise ImageError(f"{path}: OpenCV cannot read this image: {error.err}") from error
+        raise ImageError(f"{name}: OpenCV cannot read this image: {error.err}") from error
     if image is None:
         what = "damaged or cut off; copy it again" if size else "not an image that OpenCV can read"
-        raise ImageError(f"{path}: {what}")
-    _check_size(path, image.shape[1], image.shape[0])
+        raise ImageError(f"{name}: {what}")
+    _check_size(name, image.shape[1], image.shape[0])
     return np.asarray(image, np.uint8)
 
 
@@ -70,10 +82,10 @@ def _content(path: Path) -> bytes:
         raise ImageError(f"{path}: {error.strerror}") from error
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
+def _check_size(name: Path | str, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"{path}: {width} × {height} pixels are too many; at most {MAX_PIXELS // 10**6} megapixels are read: "
+            f"{name}: {width} × {height} pixels are too many; at most {MAX_PIXELS // 10**6} megapixels are read: "
             "scale the image down"
         )
 

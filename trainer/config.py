@@ -1,16 +1,12 @@
-"""The settings of a training run, from defaults, a TOML file and ``key=value`` overrides."""
+"""The settings of the task ``emotion``."""
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from trainer.augment import Augmentation
 from trainer.branch import BranchSettings
-
-
-class ConfigError(ValueError):
-    """A setting is unknown, of the wrong type or out of range; the message names it."""
+from trainer.common.settings import load_settings
 
 
 class EmotionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,33 +58,4 @@ def load_config(path: Path | None, overrides: list[str]) -> EmotionConfig:
     Raises:
         ConfigError: the file cannot be read, or a key or value does not fit.
     """
-    table: dict[str, Any] = {}
-    if path is not None:
-        try:
-            table = msgspec.toml.decode(path.read_bytes())
-        except (OSError, msgspec.DecodeError) as error:
-            raise ConfigError(f"config {path} cannot be read: {error}") from error
-    for override in overrides:
-        _apply(table, override)
-    try:
-        return msgspec.convert(table, EmotionConfig)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"config: {error}; the keys are documented in trainer/config.py") from error
-
-
-def _apply(table: dict[str, Any], override: str) -> None:
-    """Write ``a.b=value`` into a nested table; a value that is no TOML is taken as a string."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override}: expected key=value")
-    try:
-        value = msgspec.toml.decode(f"value = {text}")["value"]
-    except msgspec.DecodeError:
-        value = text
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = table.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override}: {parent} is no table")
-        table = inner
-    table[last] = value
+    return load_settings(EmotionConfig, path, overrides)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from engines.errors import UserError
 from engines.sources.onnx_graph import GraphWriter, norm
 from trainer.branch import CLASSES, IN_CHANNELS, IN_SIDE, Attention, Block, Convolution, EmotionBranch
 
@@ -18,7 +19,7 @@ TOLERANCE = 1e-4
 """Largest difference of a logit between PyTorch and the float32 ONNX graph."""
 
 
-class ExportError(RuntimeError):
+class ExportError(UserError):
     """The exported graph does not compute what the trained module does."""
 
 

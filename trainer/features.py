@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 
 from calibration.fer2013 import to_chip
 from engines import pack
+from engines.errors import UserError
 from trainer.augment import Augmentation, augment
 
 FEATURES = "features"
@@ -28,7 +29,7 @@ _BATCH = 32
 _FORMAT = 1  # part of the key: raise it when the meaning of a cached file changes
 
 
-class TrunkError(ValueError):
+class TrunkError(UserError):
     """The face network cannot serve as trunk; the message says why."""
 
 

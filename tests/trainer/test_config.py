@@ -1,6 +1,7 @@
 import pytest
 
-from trainer.config import ConfigError, load_config
+from trainer.common.settings import ConfigError
+from trainer.config import load_config
 
 
 def test_a_file_and_overrides_go_over_the_defaults(tmp_path):

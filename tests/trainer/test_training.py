@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from trainer.__main__ import app
-from trainer.checkpoint import CheckpointError
+from trainer.common.checkpoint import CheckpointError
 from trainer.config import load_config
 from trainer.emotion import prepare, train
 from trainer.features import TrunkError, cut, open_trunk

@@ -12,8 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engines.errors import UserError
 
-class CheckpointError(ValueError):
+NAME = "checkpoint.npz"
+
+
+class CheckpointError(UserError):
     """A checkpoint cannot be used; the message says why and what to do."""
 
 
@@ -68,3 +72,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         number, key = name.split("/")
         state.setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def file_of(run: str) -> Path:
+    """The checkpoint of a run's folder; a file is taken as it is."""
+    path = Path(run).expanduser()
+    return path / NAME if path.is_dir() else path

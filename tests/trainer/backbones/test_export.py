@@ -1,0 +1,207 @@
+"""An exported network is a pack's face network: the same answers as PyTorch's, norms by name, readable everywhere."""
+
+import copy
+from functools import cache
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from agent.adaptation.network import FaceNetwork
+from engines.build import Model, build_plan, choose_target
+from engines.engine import EngineError
+from engines.norms import read_norms, write_norms
+from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
+from engines.probe import probe_library
+from trainer.backbones import Backbone, BackboneError, Features, make, norms
+from trainer.backbones.export import TOLERANCE, answers, face_graph, norm_parameters, verify
+from trainer.backbones.heads import ExpressionHead
+
+
+@pytest.fixture(scope="session")
+def graph(made):
+    """Gives the exported graph of a backbone and its heads by name; each is exported once."""
+
+    @cache
+    def exported(name: str) -> onnx.ModelProto:
+        return face_graph(*made(name))
+
+    return exported
+
+
+def test_onnx_runtime_gives_what_pytorch_gives_for_one_face_and_for_three(small, made, graph, noise):
+    backbone, heads = made(small)
+    for count in (1, 3):
+        assert verify(graph(small), backbone, heads, noise(count, backbone.side)) < TOLERANCE
+
+
+def test_it_has_the_inputs_and_outputs_of_a_face_network(small, made, graph, noise):
+    backbone, _ = made(small)
+    engine = OnnxRuntimeEngine(graph(small), SessionSettings(threads=1, dims={"N": 1}))
+    assert [(spec.name, spec.shape, spec.dtype) for spec in engine.inputs] == [
+        ("chip", (1, backbone.side, backbone.side, 3), np.uint8)
+    ]
+    assert [(spec.name, spec.shape) for spec in engine.outputs] == [
+        ("embedding", (1, 32)),
+        ("emotion", (1, 7)),
+    ]
+    assert np.linalg.norm(engine.run({"chip": noise(1, backbone.side)})["embedding"]) == pytest.approx(
+        1, abs=1e-5
+    )
+    assert [entry.version for entry in graph(small).opset_import] == [17]
+
+
+def test_every_norm_is_a_named_factor_and_addend(small, made, graph):
+    backbone, heads = made(small)
+    layers = ["input", *norms(backbone), *(f"{key}.{name}" for key in heads for name in norms(heads[key]))]
+    found = read_norms(graph(small))
+    assert set(found) == {f"norm.{layer}.{kind}" for layer in layers for kind in ("scale", "shift")}
+    nodes = graph(small).graph.node
+    used = {name: node.op_type for node in nodes for name in node.input if name in found}
+    assert used == {name: "Mul" if name.endswith("scale") else "Add" for name in found}
+    assert not {"BatchNormalization", "InstanceNormalization"} & {node.op_type for node in nodes}
+
+
+def test_an_engine_with_other_norms_answers_as_pytorch_with_those(small, made, graph, noise):
+    backbone, heads = copy.deepcopy(made(small))
+    chips = noise(2, backbone.side)
+    base = OnnxRuntimeEngine(graph(small), SessionSettings(threads=1, dims={"N": 2}))
+    before = {name: value.copy() for name, value in base.run({"chip": chips}).items()}
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for module in (backbone, *heads.values()):
+            for layer in norms(module).values():
+                layer.weight.mul_(1 + 0.05 * torch.randn_like(layer.weight))
+                layer.bias.add_(0.05 * torch.randn_like(layer.bias))
+    expected = answers(backbone, heads, chips)
+    found = base.with_norms(norm_parameters(backbone, heads)).run({"chip": chips})
+    for name, value in expected.items():
+        assert np.abs(found[name] - value).max() < TOLERANCE
+        assert np.abs(before[name] - value).max() > 100 * TOLERANCE  # there was something to change
+
+
+def test_norms_that_are_alike_before_training_stay_apart():
+    backbone = make("mobilefacenet", 64, 16, 0.125)
+    model = face_graph(backbone, {"emotion": ExpressionHead(backbone.channels, 7)})
+    found = read_norms(model)
+    assert len(found) == 2 * (1 + len(norms(backbone)))
+    one = "norm.blocks.0.main.0.norm.shift"
+    moved = write_norms(model, {one: found[one] + 1})
+    assert [name for name, value in read_norms(moved).items() if not np.array_equal(value, found[name])] == [
+        one
+    ]
+
+
+def test_the_same_weights_give_the_same_bytes(made):
+    first, second = (
+        face_graph(*made("mobilefacenet")).SerializeToString(deterministic=True) for _ in range(2)
+    )
+    assert first == second
+
+
+def test_the_network_itself_stays_as_it_is(made, noise):
+    backbone, heads = made("mobilefacenet")
+    before = answers(backbone, heads, noise(1, 112))
+    backbone.train()
+    backbone.stem.eval()  # as one does with layers that are not to learn
+    face_graph(backbone, heads)
+    assert all(
+        np.array_equal(value, before[name]) for name, value in answers(backbone, heads, noise(1, 112)).items()
+    )
+    assert backbone.training
+    assert not backbone.stem[0].norm.training
+    backbone.eval()
+    after = answers(backbone, heads, noise(1, 112))
+    assert all(np.array_equal(after[name], before[name]) for name in before)
+
+
+def test_without_a_head_for_it_the_summary_is_the_embedding(made, noise):
+    backbone, heads = made("mobilefacenet")
+    alone = {"emotion": heads["emotion"]}
+    model = face_graph(backbone, alone)
+    assert [value.type.tensor_type.shape.dim[1].dim_value for value in model.graph.output] == [64, 7]
+    assert verify(model, backbone, alone, noise(2, 112)) < TOLERANCE
+
+
+def test_a_graph_that_computes_something_else_is_refused(made, graph, noise):
+    backbone, heads = made("mobilefacenet")
+    other = {**heads, "emotion": ExpressionHead(backbone.channels, 7)}
+    with pytest.raises(BackboneError, match="emotion differs from PyTorch's by"):
+        verify(graph("mobilefacenet"), backbone, other, noise(1, 112))
+
+
+def test_a_graph_that_takes_blue_for_red_is_refused(made, graph, noise):
+    backbone, heads = made("mobilefacenet")
+    red_first = onnx.ModelProto()
+    red_first.CopyFrom(graph("mobilefacenet"))
+    (tensor,) = [t for t in red_first.graph.initializer if t.name == "backbone.stem.0.conv.weight"]
+    weight = numpy_helper.to_array(tensor)[:, ::-1]
+    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(weight), tensor.name))
+    with pytest.raises(BackboneError, match="embedding differs"):
+        verify(red_first, backbone, heads, noise(1, 112))
+
+
+class Mean(Backbone):
+    """A network that looks at the picture by something else than a convolution."""
+
+    def __init__(self):
+        super().__init__(32, 4, 3)
+        self.linear = nn.Linear(3, 4)
+
+    def forward(self, images):
+        return Features(images, self.linear(images.mean((2, 3))))
+
+
+def test_what_no_face_network_can_be_is_refused_by_name():
+    with pytest.raises(BackboneError, match="the picture is read by ReduceMean"):
+        face_graph(Mean(), {})
+    with pytest.raises(BackboneError, match=r"a head cannot be called 'my\.head'"):
+        face_graph(make("mobilefacenet", 32, 8, 0.125), {"my.head": nn.Linear(8, 2)})
+
+
+def read_for_adaptation(model: onnx.ModelProto) -> FaceNetwork | str:
+    """The network as adaptation has it, or why it has not."""
+    try:
+        return FaceNetwork(model)
+    except EngineError as refusal:
+        return str(refusal)
+
+
+def test_adaptation_reads_it_or_refuses_it_by_the_operator(small, made, graph, noise):
+    """Never a third way: a network that is read, but computes something else."""
+    backbone, heads = made(small)
+    network = read_for_adaptation(graph(small))
+    if isinstance(network, str):
+        assert network.startswith("face: operator ")
+        return
+    chips = noise(2, backbone.side)
+    expected = answers(backbone, heads, chips)
+    with torch.no_grad():
+        found = network(torch.from_numpy(chips))
+    assert all(np.abs(found[name].numpy() - value).max() < TOLERANCE for name, value in expected.items())
+    assert set(network.read_norms()) == set(read_norms(graph(small)))
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("ghostfacenet-v1", "fp32"),
+        ("ghostfacenet-v2", "fp16"),
+        ("mobilefacenet", "fp16"),
+        ("ir50", "fp32"),
+        ("timm:efficientnet_b0", "fp32"),
+        ("timm:vit_tiny_patch16_224", "fp16"),
+    ],
+)
+def test_tensorrt_builds_it(name, precision, graph, tmp_path):
+    library = probe_library("tensorrt-rtx")
+    if library.problem:
+        pytest.skip(library.problem)
+    file = tmp_path / "face.onnx"
+    onnx.save(graph(name), file)
+    target = choose_target("tensorrt-rtx", "8.6", None)
+    plan = build_plan(Model(file, {"N": 1}), target, precision, tmp_path / "timings")
+    assert len(plan.payload) > 10_000

@@ -1,0 +1,105 @@
+"""A trained backbone becomes a pack, and the agent runs it."""
+
+import hashlib
+
+import cv2
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from torch import nn
+
+from agent import networks
+from agent.config import Config
+from agent.perception.chain import FaceReader
+from engines.norms import read_norms
+from engines.pack import verify
+from trainer.backbones import BackboneError, make
+from trainer.backbones.export import answers
+from trainer.backbones.heads import ExpressionHead
+from trainer.backbones.pack import About, make_pack, write_face
+
+# Where eyes, nose and corners of the mouth lie in the 112×112 chips of ArcFace.
+TEMPLATE = ((38.3, 51.7), (73.5, 51.5), (56.0, 71.7), (41.5, 92.4), (70.7, 92.2))
+ABOUT = About(
+    template=TEMPLATE,
+    labels=("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+    threshold=0.4,
+    threshold_basis="none: the weights are random",
+    licence="Apache-2.0",
+    source="made for this test",
+)
+
+
+def test_the_agent_runs_a_pack_of_a_backbone(made, noise, pack, samples, tmp_path):
+    backbone, heads = made("mobilefacenet")
+    mine = make_pack(tmp_path / "mine", "mine", pack, backbone, heads, ABOUT)
+    assert verify(tmp_path / "mine") == mine
+    assert mine.bank is None
+    face = mine.manifest.face
+    assert (face.side, face.dim, face.labels, face.template) == (112, 32, ABOUT.labels, TEMPLATE)
+    config = Config()
+    loaded = networks.load(mine, config, gated=False)
+    reader = FaceReader(loaded, config, lambda: 0.0)
+    image = cv2.imread(str(samples / "obama.jpg"))
+    (detection,) = reader.find(image)
+    look = reader.look(image, detection)
+    assert look.embedding.shape == (32,)
+    assert float(np.linalg.norm(look.embedding)) == pytest.approx(1, abs=1e-5)
+    assert look.logits.shape == (7,)
+    assert len(read_norms(onnx.load(mine.face))) > 100
+    chip = np.random.default_rng(0).integers(0, 256, (1, 112, 112, 3), np.uint8)
+    assert (
+        np.abs(
+            loaded.face.run({"chip": chip})["embedding"] - answers(backbone, heads, chip)["embedding"]
+        ).max()
+        < 1e-4
+    )
+    loaded.close()
+
+
+def test_the_manifest_says_what_was_written(made, tmp_path):
+    backbone, heads = made("mobilefacenet")
+    part = write_face(tmp_path / "face.onnx", backbone, heads, ABOUT)
+    assert part.sha256 == hashlib.sha256((tmp_path / "face.onnx").read_bytes()).hexdigest()
+    assert msgspec.toml.decode(msgspec.toml.encode(part), type=type(part)) == part
+
+
+@pytest.mark.parametrize(
+    ("heads", "told"),
+    [
+        ({}, "has the heads emotion and, if wanted, embedding; here are none"),
+        ({"projection": nn.Linear(8, 4)}, "here are projection"),
+        ({"emotion": ExpressionHead(64, 3)}, "the head emotion has 3 outputs for 7 labels"),
+    ],
+)
+def test_what_the_agent_could_not_run_is_refused(heads, told, tmp_path):
+    backbone = make("mobilefacenet", 32, 8, 0.125)
+    assert backbone.channels == 64
+    with pytest.raises(BackboneError, match=told):
+        write_face(tmp_path / "face.onnx", backbone, heads, ABOUT)
+    assert not list(tmp_path.iterdir())
+
+
+class Fickle(nn.Module):
+    """A head whose answer hangs on something that no graph has."""
+
+    calls = 0
+
+    def forward(self, summary):
+        self.calls += 1
+        return summary[:, :7] + self.calls
+
+
+def test_a_network_that_onnx_does_not_repeat_is_not_written_and_the_old_pack_stays(made, pack, tmp_path):
+    backbone, heads = made("mobilefacenet")
+    old = make_pack(tmp_path / "mine", "mine", pack, backbone, heads, ABOUT)
+    with pytest.raises(BackboneError, match="the exported emotion differs from PyTorch's"):
+        make_pack(tmp_path / "mine", "mine", pack, backbone, {"emotion": Fickle()}, ABOUT)
+    assert verify(tmp_path / "mine") == old
+
+
+def test_a_place_that_cannot_be_written_is_told_with_the_remedy(made, pack, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(BackboneError, match="choose another folder"):
+        make_pack(tmp_path / "file" / "mine", "mine", pack, *made("mobilefacenet"), ABOUT)

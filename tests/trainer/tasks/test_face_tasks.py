@@ -1,0 +1,203 @@
+"""Every task on faces of people runs a few real steps on real faces, and what it makes runs in the agent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from engines.errors import UserError
+from trainer.common import checkpoint, loop
+from trainer.common.distributed import World
+from trainer.common.settings import load_settings
+from trainer.tasks import load
+
+ROOT = Path(__file__).parents[3]
+DOUBLE = (Path(__file__).with_name("double.py"), "double")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def quiet(what, count, total):
+    pass
+
+
+def job_of(name, settings, *more):
+    task = load(name)
+    return task.build(load_settings(task.settings, None, [*settings, *more]), World(), quiet)
+
+
+def losses(out):
+    return [line["loss"] for line in loop.read_history(out)]
+
+
+def start(out, settings, *more, task=("-m", "trainer", "recognise"), before=()):
+    sets = [part for setting in [*settings, *more] for part in ("--set", setting)]
+    command = [sys.executable, *before, *task, "--out", out, *sets]
+    return subprocess.Popen(
+        list(map(str, command)), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["head.kind=softmax"],
+        ["head.margin=0.2"],
+        ["head.margin=0.2", "head.subcentres=3", "head.class_share=0.6"],
+    ],
+    ids=["softmax", "arcface", "sub-centres of a part of the classes"],
+)
+def test_recognition_learns(settings, tmp_path, more):
+    job = job_of("recognise", settings, "head.margin_from=0", "head.scale=12", *more)
+    loop.train(job, tmp_path, quiet)
+    found = losses(tmp_path)
+    assert np.mean(found[-2:]) < 0.95 * found[0]
+    assert 0 <= loop.read_history(tmp_path)[-1]["pair_accuracy"] <= 1
+
+
+def test_nobody_who_judges_is_trained_on(settings):
+    people = job_of("recognise", settings).people
+    trained = {people.training.name(item).split("/")[-2] for item in range(len(people.training.labels))}
+    judged = {name.split("/")[0] for name in people.places}
+    assert trained
+    assert judged
+    assert not trained & judged
+    assert len(trained) == people.classes == len(set(people.training.labels))
+    for name, place in people.places.items():
+        assert people.judged.name(place).endswith(name)
+    assert {pair.genuine for pair in people.pairs} == {True, False}
+
+
+def test_contrast_learns_without_names_and_recognition_starts_from_it(settings, tmp_path):
+    simclr = job_of("simclr", settings)
+    loop.train(simclr, tmp_path, quiet)
+    found = losses(tmp_path)
+    assert np.mean(found[-2:]) < 0.9 * found[0]
+    started = job_of("recognise", settings, f"start={tmp_path}").backbone.state_dict()
+    assert all(torch.equal(started[name], tensor) for name, tensor in simclr.backbone.state_dict().items())
+    with pytest.raises(checkpoint.CheckpointError, match="set backbone, side, dim and width as"):
+        job_of("recognise", settings, f"start={tmp_path}", "dim=16")
+
+
+def test_three_objectives_are_learnt_at_once(settings, fer2013, tmp_path):
+    more = [f"fer2013={fer2013}", "fer_batch=16", "head.margin=0", "head.scale=12"]
+    job = job_of("multitask", settings, *more)
+    for interval in range(job.course.intervals):  # without the evaluation on 3,589 expressions
+        loop.train(job, tmp_path, quiet, stop_after=interval) if interval else None
+    history = loop.read_history(tmp_path)
+    for objective in ("recognition", "contrast"):
+        assert history[-1][objective] < 0.95 * history[0][objective]
+    assert (
+        history[-1]["expression"] < history[0]["expression"] + 0.05
+    )  # so few steps tell little of seven classes
+
+
+def test_objectives_take_turns(settings, fer2013):
+    turns = 'turns=["recognition","contrast","recognition","expression"]'
+    more = [f"fer2013={fer2013}", "fer_batch=16", turns, "weights.contrast=[1.0,0.0]"]
+    job = job_of("multitask", settings, *more)
+    expected = ["recognition", "contrast", "recognition", "expression"]
+    batch = next(job.batches(0))
+    for step, objective in enumerate(expected):
+        assert list(job.weights(step)) == [objective]
+        assert set(job.losses(job.module, batch, step)) == {"loss", objective}
+    assert job.weights(13)["contrast"] == pytest.approx(1 - 13 / 24)
+
+
+def test_a_killed_recognition_goes_on_as_if_nothing_had_been(settings, tmp_path):
+    process = start(tmp_path / "killed", settings)
+    while not (tmp_path / "killed" / loop.CHECKPOINT).is_file():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    for out in ("killed", "whole"):
+        loop.train(job_of("recognise", settings), tmp_path / out, quiet)
+    weights = [checkpoint.load(tmp_path / out / loop.CHECKPOINT)[0] for out in ("killed", "whole")]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    with pytest.raises(checkpoint.CheckpointError, match="another data sha256"):
+        loop.train(job_of("recognise", settings, "people.held_out=0.2"), tmp_path / "whole", quiet)
+
+
+def test_two_processes_that_share_the_classes_have_the_loss_curve_of_one(settings, tmp_path):
+    more = ["head.subcentres=2", "head.margin=0.2", "head.scale=12", "clip=1", "steps=12"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    running = [
+        start(tmp_path / "two", settings, *more, task=DOUBLE, before=launcher),
+        start(tmp_path / "one", settings, *more, task=DOUBLE),
+    ]
+    for process in running:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    found = losses(tmp_path / "one")
+    assert np.ptp(found) > 0.1  # there is something to be alike in
+    # The metrics have five decimals. In float64 rounding grows by some 1e4 over these steps, to 1e-11; in float32 one
+    # process whose weights are moved by 1e-7 is as far from itself as two are from one.
+    assert losses(tmp_path / "two") == pytest.approx(found, abs=1.1e-5)
+    one, two = (checkpoint.load(tmp_path / out / loop.CHECKPOINT)[0] for out in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():  # all classes, put together from both; moments; the optimiser's state
+        torch.testing.assert_close(two[name], tensor, rtol=1e-6, atol=1e-8, msg=name)
+
+
+def test_the_agent_runs_what_was_trained(settings, fer2013, some_faces, tmp_path):
+    from agent import networks
+    from agent.config import Config
+    from agent.images import read_image
+    from agent.perception.chain import FaceReader
+    from engines.pack import verify
+
+    task = load("recognise")
+    ship = [f"ship.expressions={fer2013}", "ship.expression_faces=128", "ship.name=small"]
+    job = job_of("recognise", settings, *ship, "steps=40", "learning_rate=0.02")
+    module = loop.train(job, tmp_path / "run", quiet)
+    said = []
+    task.finish(job, module, tmp_path / "run", tmp_path / "pack", quiet, said.append)
+    assert (tmp_path / "run" / "roc.png").is_file()
+    made = verify(tmp_path / "pack")
+    assert made.manifest.face.dim == 32
+    loaded = networks.load(made, Config())
+    reader = FaceReader(loaded, Config(), time.perf_counter)
+    name, place = next(iter(job.people.places.items()))
+    image = read_image(some_faces / name)
+    look = reader.look(image, reader.find(image)[0])
+    loaded.close()
+    assert np.linalg.norm(look.embedding) == pytest.approx(1, abs=1e-5)
+    # The agent cuts the face as the trainer has: both make the same of it.
+    picture = torch.from_numpy(job.people.judged.read(place)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.inference_mode():
+        own = module.backbone(picture).summary[0].numpy()
+    assert look.embedding @ own / np.linalg.norm(own) > 0.999
+    task.finish(job, module, tmp_path / "run", tmp_path / "alone" / "face.onnx", quiet, said.append)
+    assert (tmp_path / "alone" / "face.onnx").read_bytes() == made.face.read_bytes()
+
+
+def test_a_plan_names_the_faces_and_trains_nothing(settings, tmp_path):
+    from trainer.__main__ import app
+
+    sets = [part for setting in settings for part in ("--set", setting)]
+    done = CliRunner().invoke(app, ["recognise", "--dry-run", "--out", str(tmp_path / "run"), *sets])
+    assert done.exit_code == 0, done.output
+    assert "faces to train on" in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ("people.folds=[1]", "folds"),
+        ("backbone=resnet", "no backbone"),
+        ("batch=1000", "batch"),
+        ("head.kind=mine", "mine"),
+        ("people.least=7", "nobody is left"),
+    ],
+)
+def test_what_cannot_be_trained_is_named(settings, more, named):
+    with pytest.raises(UserError, match=named):
+        job_of("recognise", settings, more)

@@ -1,0 +1,125 @@
+"""A trained backbone as part of a pack: the file, and what the manifest says of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from torch import nn
+
+from engines.pack import (
+    MANIFEST,
+    SCHEMA,
+    FaceModel,
+    Manifest,
+    Pack,
+    encode_manifest,
+    file_digest,
+    verify,
+)
+from engines.sources.storage import locked, new_folder, write_file
+from trainer.backbones import export
+from trainer.backbones.export import EMBEDDING, EMOTION
+from trainer.backbones.interface import Backbone, BackboneError
+
+_FACE = "face.onnx"
+_BATCHES = (1, 3)  # of the chips on which an export is proved
+
+
+@dataclass(frozen=True)
+class About:
+    """What a manifest says of a face network, and the network itself does not.
+
+    Attributes:
+        template: the five points to which the faces were brought that it was trained on, in pixels of its chip.
+        labels: the expressions, in the order of its logits.
+        threshold: cosine from which two faces are one person, -1..1.
+        threshold_basis: data and false acceptance rate behind the threshold.
+        licence: of the weights.
+        source: what they were trained by and on.
+    """
+
+    template: tuple[tuple[float, float], ...]
+    labels: tuple[str, ...]
+    threshold: float
+    threshold_basis: str
+    licence: str
+    source: str
+
+
+def write_face(file: Path, backbone: Backbone, heads: Mapping[str, nn.Module], about: About) -> FaceModel:
+    """Write the face network to ``file``, proved against PyTorch; what a manifest says of it.
+
+    Args:
+        file: written whole or not at all; its folder exists.
+        backbone: trained.
+        heads: ``emotion``, and ``embedding`` if the summary itself is not the embedding.
+        about: the rest.
+
+    Raises:
+        BackboneError: it cannot be exported, or is not what the agent runs.
+        OSError: the file cannot be written.
+    """
+    if EMOTION not in heads or set(heads) - {EMBEDDING, EMOTION}:
+        raise BackboneError(
+            f"the face network of a pack has the heads {EMOTION} and, if wanted, {EMBEDDING}; here are "
+            f"{', '.join(heads) or 'none'}"
+        )
+    graph = export.face_graph(backbone, heads)
+    lengths = {value.name: value.type.tensor_type.shape.dim[1].dim_value for value in graph.graph.output}
+    if lengths[EMOTION] != len(about.labels):
+        raise BackboneError(
+            f"the head {EMOTION} has {lengths[EMOTION]} outputs for {len(about.labels)} labels"
+        )
+    _prove(graph, backbone, heads)
+    write_file(file, graph.SerializeToString(deterministic=True))
+    return FaceModel(
+        file=file.name,
+        sha256=file_digest(file),
+        licence=about.licence,
+        source=about.source,
+        side=backbone.side,
+        template=about.template,
+        dim=lengths[EMBEDDING],
+        labels=about.labels,
+        threshold=about.threshold,
+        threshold_basis=about.threshold_basis,
+    )
+
+
+def make_pack(
+    target: Path, name: str, base: Pack, backbone: Backbone, heads: Mapping[str, nn.Module], about: About
+) -> Pack:
+    """A pack in folder ``target`` of this face network and the detector of ``base``; it cannot adapt, having no bank.
+
+    Args:
+        target: its place; a pack that is there is replaced once the new one is whole.
+        name: of the pack.
+        base: verified.
+        backbone: see ``write_face``, as for the rest.
+        heads: see there.
+        about: see there.
+
+    Raises:
+        BackboneError: the network cannot be exported, or the pack cannot be written.
+    """
+    try:
+        with locked(target.with_name(f".{target.name}.lock")), new_folder(target) as folder:
+            write_file(folder / base.detector.name, base.detector.read_bytes())
+            face = write_face(folder / _FACE, backbone, heads, about)
+            manifest = Manifest(schema=SCHEMA, name=name, detector=base.manifest.detector, face=face)
+            write_file(folder / MANIFEST, encode_manifest(manifest))
+    except OSError as error:
+        raise BackboneError(
+            f"{error.filename or target}: {error.strerror}; make room or rights there, or choose another folder"
+        ) from error
+    return verify(target)
+
+
+def _prove(graph: onnx.ModelProto, backbone: Backbone, heads: Mapping[str, nn.Module]) -> None:
+    """Raise BackboneError if the graph and PyTorch differ on noise: every colour, every channel in its own place."""
+    rng = np.random.default_rng(0)
+    for count in _BATCHES:
+        chips = rng.integers(0, 256, (count, backbone.side, backbone.side, 3), np.uint8)
+        export.verify(graph, backbone, heads, chips)

@@ -1,0 +1,1 @@
+"""What all training tasks share: settings, the loop, checkpoints, plans, pictures, several processes."""

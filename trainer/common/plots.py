@@ -1,0 +1,59 @@
+"""Pictures of a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")  # no display is needed
+from matplotlib import pyplot as plt
+
+from calibration.metrics import Roc
+
+
+def curves(history: Sequence[dict[str, Any]], unit: str, score: str, path: Path) -> None:
+    """Training loss, learning rate and a figure of the evaluations over the run, as a picture.
+
+    Args:
+        history: the lines of metrics.
+        unit: their key that counts intervals.
+        score: their key of the figure to show, a share; lines without it were not evaluated.
+        path: of the picture.
+    """
+    figure, (left, below) = plt.subplots(
+        2, 1, figsize=(7, 5.5), layout="constrained", sharex=True, height_ratios=[3, 1]
+    )
+    numbers = [line[unit] for line in history]
+    left.plot(numbers, [line["loss"] for line in history], color="tab:blue")
+    left.set(ylabel="training loss (nats)")
+    evaluated = [line for line in history if score in line]
+    if evaluated:
+        right = left.twinx()
+        right.plot(
+            [line[unit] for line in evaluated],
+            [100 * line[score] for line in evaluated],
+            color="tab:orange",
+            marker=".",
+        )
+        right.set(ylabel=f"{score.replace('_', ' ')} (%)")
+    below.plot(numbers, [line["learning_rate"] for line in history], color="tab:green")
+    below.set(xlabel=unit, ylabel="learning rate")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def roc_curve(curve: Roc, title: str, path: Path) -> None:
+    """True over false acceptance, as a picture."""
+    figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
+    seen = curve.far > 0  # a logarithmic axis has no place for 0
+    axes.step(100 * curve.far[seen], 100 * curve.tar[seen], where="post")
+    axes.set(
+        xscale="log",
+        xlabel="impostor pairs accepted (%)",
+        ylabel="genuine pairs accepted (%)",
+        title=title,
+    )
+    axes.grid(which="both", alpha=0.25)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,1 @@
+"""Data sets as the trainer reads them: pictures with class numbers, in an order that seed, epoch and step decide."""

@@ -1,0 +1,22 @@
+"""The tasks of ``python -m trainer``, by name."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # PyTorch is loaded when a task is
+    from trainer.common.job import Task
+
+TASKS = {
+    "emotion": "the agent's emotion branch, on FER2013 over the frozen trunk",
+    "recognise": "a face network, by a softmax over identities, with ArcFace's margin or without",
+    "simclr": "a backbone from faces without names, by contrast, to start another task from",
+    "multitask": "a face network that learns people, contrast and expressions together",
+    "relate": "a small network that keeps a finished one's embeddings, or their distances and angles",
+}
+"""What each makes; its module here has the same name and holds it as ``TASK``."""
+
+
+def load(name: str) -> "Task[Any, Any]":
+    """The task of a name in ``TASKS``."""
+    task: Task[Any, Any] = importlib.import_module(f"{__name__}.{name}").TASK
+    return task

@@ -1,0 +1,151 @@
+"""What the tasks share that train a backbone on faces of people, and judge it by pairs of others."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+
+from trainer.backbones import Backbone, make
+from trainer.common.distributed import World
+from trainer.common.feed import Feed, share_of
+from trainer.common.job import Advance, Batch, Say
+from trainer.common.settings import Count, Positive, RunSettings
+from trainer.common.stepped import Stepped, start_from
+from trainer.common.synced_norm import synced
+from trainer.data.augment import Augmentation, generator
+from trainer.data.samplers import Shuffled
+from trainer.tasks import shipping
+from trainer.tasks.people import People, PeopleSettings
+from trainer.tasks.verification import Judgement, judge_backbone
+
+
+class FaceSettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The network that is trained, and on what.
+
+    Attributes:
+        backbone: a name in ``trainer.backbones.NAMES``.
+        side: of its pictures, pixels.
+        dim: length of the embedding.
+        width: factor of all channels.
+        start: a run, or its checkpoint, whose backbone is the start; empty: random weights.
+        people: the faces.
+        augment: how far variants of them stray.
+        ship: what an export is made with.
+    """
+
+    backbone: str = "mobilefacenet"
+    side: Annotated[int, Meta(ge=32, le=512)] = 112
+    dim: Count = 128
+    width: Positive = 1.0
+    start: str = ""
+    people: PeopleSettings = PeopleSettings()
+    augment: Augmentation = Augmentation()
+    ship: shipping.ShipSettings = shipping.ShipSettings()
+
+
+class FaceModule(nn.Module):
+    """A backbone, and what reads it while it is trained.
+
+    Attributes:
+        backbone: what is left in the end.
+    """
+
+    backbone: Backbone
+
+
+class FaceJob(Stepped):
+    """A backbone on faces of people.
+
+    Attributes:
+        people: the faces.
+        backbone: with its first weights, for ``train_module``.
+        feed: of the faces to train on.
+    """
+
+    settings: FaceSettings
+    module: FaceModule
+    score = "pair_accuracy"
+
+    def __init__(
+        self, settings: FaceSettings, world: World, people: People, digests: Mapping[str, str] | None = None
+    ) -> None:
+        """Make the backbone.
+
+        Args:
+            settings: of the run.
+            world: this process.
+            people: the faces.
+            digests: of further data.
+        """
+        super().__init__(settings, world, {"data_sha256": people.digest, **(digests or {})})
+        self.elsewhere |= {"people", "ship"}  # which faces they are is in the digest
+        self.people = people
+        backbone = make(settings.backbone, settings.side, settings.dim, settings.width)
+        if settings.start:
+            start_from(backbone, settings.start, "backbone")
+        self.backbone = backbone
+        sampler = Shuffled(len(people.training.labels), settings.batch, settings.seed, share_of(world))
+        self.feed = Feed(people.training, sampler, settings.people.damaged, settings.workers, world.device)
+
+    def train_module(self, module: nn.Module) -> None:
+        """Train this, its norms over all processes."""
+        super().train_module(synced(module, self.world))
+
+    def facts(self) -> list[tuple[str, str]]:
+        """The faces and the backbone."""
+        return [*self.people.facts(), ("backbone", f"{self.settings.backbone}, {self.settings.side} pixels")]
+
+    def example(self) -> Batch:
+        """The first batch."""
+        return next(self.batches(0))
+
+    def faces(self, interval: int) -> Iterator[tuple[Tensor, Tensor, torch.Generator]]:
+        """For each step of an interval faces, whose they are, and where random variants come from."""
+        first = interval * self.course.steps
+        for step, (images, labels) in enumerate(self.feed.take(first, self.course.steps), first):
+            yield images, labels, generator(self.settings.seed, step)
+
+    def judge(self, module: nn.Module) -> Judgement:
+        """Pairs of people held out, by this module's backbone."""
+        assert isinstance(module, FaceModule)  # noqa: S101 - for the type checker
+        settings = self.settings
+        return judge_backbone(
+            module.backbone, self.people, settings.people.damaged, settings.workers, self.precision
+        )
+
+    def evaluate(self, module: nn.Module) -> dict[str, float]:
+        """Accuracy on the pairs."""
+        return self.judge(module).figures()
+
+    def expression_head(self, module: nn.Module, advance: Advance, say: Say) -> nn.Module:
+        """What reads expressions from the backbone in the export."""
+        assert isinstance(module, FaceModule)  # noqa: S101 - for the type checker
+        return shipping.fit_expressions(
+            module.backbone, self.settings.ship, self.settings.workers, self.precision, advance, say
+        )
+
+
+def finish(
+    task: str, job: FaceJob, module: nn.Module, out: Path, export: Path | None, advance: Advance, say: Say
+) -> None:
+    """The ROC, and the export."""
+    assert isinstance(module, FaceModule)  # noqa: S101 - for the type checker
+    judgement = job.judge(module)
+    judgement.tell(out / "roc.png", say)
+    if export is not None:
+        head = job.expression_head(module, advance, say).cpu()
+        base = Path(job.settings.people.cut.pack).expanduser()
+        shipping.ship(
+            export,
+            task,
+            module.backbone.cpu(),
+            {"emotion": head},
+            base,
+            job.settings.ship,
+            judgement,
+            job.people.digest,
+        )
+        say(f"written and proved against PyTorch: {export}")
