@@ -58,6 +58,7 @@ def daemon(request, tmp_path, free_port) -> Iterator[Daemon]:
     stage = PublisherStage(config, (), Live(Snapshot(), config), Mailbox[Reading](256, arrival), outbox)
     stage.start()
     made = Daemon(endpoint, keys, outbox, curve)
+    made.say("face")  # as with every picture: what is said of a camera that has shown nothing does not hold
     for topic in ("identity", "emotion", "driver"):
         made.say(topic)  # once, before anybody listens: who comes later is told all the same
     ended = threading.Event()
