@@ -12,7 +12,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -29,6 +29,7 @@ from onnxruntime.quantization import (
 
 from agent.perception.types import Image
 from engines.errors import UserError
+from engines.model import drop_unused
 
 Method = Literal["entropy", "percentile", "minmax"]
 Progress = Callable[[int, int], None]
@@ -124,7 +125,7 @@ def restore(model: onnx.ModelProto, kept: Iterable[str]) -> onnx.ModelProto:
     for node in graph.node:
         if node.name in wanted and node.op_type in PRODUCTS:
             node.input[:] = [_before_pair(name, makers) for name in node.input]
-    _drop_unused(graph)
+    drop_unused(graph)
     return changed
 
 
@@ -204,30 +205,7 @@ def _only_products(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         if node.op_type not in {*PRODUCTS, "QuantizeLinear", "DequantizeLinear"}:
             node.input[:] = [_before_pair(name, makers) for name in node.input]
-    _drop_unused(graph)
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Remove the nodes and initializers that nothing reads any more."""
-    needed = {output.name for output in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed & set(node.output):
-            kept.append(node)
-            needed.update(node.input)
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
-    tensors = [t for t in graph.initializer if t.name in needed]
-    values = [v for v in graph.value_info if v.name in {name for node in nodes for name in node.output}]
-    _replace(graph.node, nodes)
-    _replace(graph.initializer, tensors)
-    _replace(graph.value_info, values)
-
-
-def _replace(field: Any, values: list[Any]) -> None:
-    """Give a repeated field of a protobuf message other values."""
-    copies = [type(value).FromString(value.SerializeToString()) for value in values]
-    del field[:]
-    field.extend(copies)
+    drop_unused(graph)
 
 
 def _check(model: onnx.ModelProto, made: onnx.ModelProto) -> None:

@@ -1,4 +1,4 @@
-"""Read an ONNX file, and give its open dimensions sizes."""
+"""Read an ONNX file, give its open dimensions sizes, and leave out what nothing needs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,3 +69,20 @@ def with_dims(model: "onnx.ModelProto", dims: Mapping[str, int]) -> "onnx.ModelP
         return shape_inference.infer_shapes(fixed, check_type=True, strict_mode=True)
     except shape_inference.InferenceError as error:
         raise EngineError(f"the shapes of {model.graph.name} do not fit together: {error}") from error
+
+
+def drop_unused(graph: "onnx.GraphProto") -> None:
+    """Leave out the nodes, initializers and notes of types that no output depends on."""
+    needed = {output.name for output in graph.output}
+    nodes: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            nodes.append(node)
+            needed.update(node.input)
+    made = {name for node in nodes for name in node.output}
+    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
+    notes = [note for note in graph.value_info if note.name in made]
+    for field, values in (("node", nodes[::-1]), ("initializer", tensors), ("value_info", notes)):
+        copies = [type(value).FromString(value.SerializeToString()) for value in values]
+        graph.ClearField(field)
+        getattr(graph, field).extend(copies)

@@ -7,7 +7,7 @@ import onnx
 
 from agent.adaptation.bank import Bank
 from agent.adaptation.chip_filter import adaptable, adapted
-from agent.adaptation.evidence import Evidence
+from agent.adaptation.evidence import Evidence, distance
 from agent.adaptation.guard import Limits, judge
 from agent.adaptation.memory import Memory
 from agent.adaptation.probe import Probe
@@ -73,9 +73,9 @@ class Adapter:
         shares = self._evidence.shares()
         if shares is None:
             return None
-        if _apart(shares, self._running) < _STEP:
+        if distance(shares, self._running) < _STEP:
             return Proposal(True, self._norms(self._running), "confirmed", self._figures(self._running))
-        if self._refused is not None and _apart(shares, self._refused) < _STEP:
+        if self._refused is not None and distance(shares, self._refused) < _STEP:
             return None  # refused before
         figures = self._figures(shares)
         norms = self._norms(shares)
@@ -116,11 +116,6 @@ class Adapter:
     def _figures(self, shares: Float32) -> dict[str, float]:
         named = zip(self._bank.conditions, shares.tolist(), strict=True)
         return {condition: round(share, 4) for condition, share in named}
-
-
-def _apart(one: Float32, other: Float32) -> float:
-    """Total variation distance of two distributions, 0 to 1."""
-    return float(np.abs(one - other).sum() / 2)
 
 
 def _stacked(rows: Iterable[Float32]) -> Float32:

@@ -13,6 +13,7 @@ import onnx
 
 from agent.adaptation.types import Norms
 from agent.perception.types import Float32, Image
+from engines.buffers import copy_feeds
 from engines.engine import Array, Engine, NormParameters, TensorSpec
 from engines.norms import read_norms
 
@@ -91,10 +92,8 @@ class FilteredEngine:
     def run(self, feeds: Mapping[str, Array] | None = None) -> Mapping[str, Array]:
         """See ``Engine``."""
         others = dict(feeds or {})
-        if (fed := others.pop("chip", None)) is not None:
-            if fed.shape != self._chip.shape or fed.dtype != self._chip.dtype:
-                raise ValueError(f"chip is {self._chip.dtype}{self._chip.shape}, not {fed.dtype}{fed.shape}")
-            np.copyto(self._chip, fed)
+        if "chip" in others:
+            copy_feeds({"chip": others.pop("chip")}, {"chip": self._chip})
         for chip, behind in zip(self._chip, self._behind, strict=True):
             apply(chip, self._filter, out=behind)
         return self._engine.run(others)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.perception.types import Float32
+from agent.perception.vote import softmax
 
 LEAST = 5.0
 """Chips' worth of evidence without which nothing is said."""
@@ -26,10 +27,8 @@ _NEWEST = 3
 """So many chips that say the same, and something else than all before, are a change: a tunnel, a hand before the face.
 Two are not enough: of single chips one in twenty is mistaken for another condition."""
 
-_SURE, _APART = (
-    0.95,
-    0.6,
-)  # how probable they make one condition, and how far from that the rest is, to be a change
+_SURE = 0.95  # how probable they make their condition, to be a change
+_APART = 0.6  # and how far all before is from that
 
 
 class Evidence:
@@ -61,7 +60,7 @@ class Evidence:
             return False
         alone = _likely(np.mean(self._newest, axis=0), _NEWEST)
         together = _likely(self._sum / self.chips, self.chips)
-        return bool(alone.max() > _SURE and np.abs(alone - together).sum() / 2 > _APART)
+        return bool(alone.max() > _SURE and distance(alone, together) > _APART)
 
     def shares(self) -> Float32 | None:
         """Float32 [conditions] of sum 1: how probable each is; None before there is enough evidence."""
@@ -72,6 +71,9 @@ class Evidence:
 
 def _likely(mean: NDArray[np.floating], chips: float) -> NDArray[np.float64]:
     """Float64 [conditions] of sum 1: how probable each is, by the mean of the log-probabilities of so many chips."""
-    logits = mean.astype(np.float64) * min(chips, _INDEPENDENT)
-    likely = np.exp(logits - logits.max())
-    return np.asarray(likely / likely.sum(), np.float64)
+    return softmax(mean.astype(np.float64) * min(chips, _INDEPENDENT))
+
+
+def distance(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    """Total variation distance of two distributions, 0 to 1."""
+    return float(np.abs(one - other).sum() / 2)

@@ -63,7 +63,7 @@ def test_norms_and_filter_go_together(engine, model):
 
 def test_what_does_not_fit_is_refused(engine):
     other = adapted(engine, {CHIP_FILTER: SOFT})
-    with pytest.raises(ValueError, match="chip is uint8"):
+    with pytest.raises(ValueError, match="chip wants uint8"):
         other.run({"chip": CHIP[None].astype(np.float32)})
     with pytest.raises(ValueError, match="image"):
         other.run({"image": CHIP[None]})

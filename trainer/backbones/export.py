@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from engines.model import drop_unused
 from engines.norms import read_norms, write_norms
 from engines.sources.onnx_graph import IR_VERSION, OPSET
 from trainer.backbones.fold import Affine, folded
@@ -232,7 +233,7 @@ def _tidy(graph: onnx.GraphProto) -> None:
         nodes.append(node)
     graph.ClearField("node")
     graph.node.extend(nodes)
-    _drop_unused(graph)
+    drop_unused(graph)
 
 
 def _plain(name: str, taken: set[str]) -> str:
@@ -241,20 +242,6 @@ def _plain(name: str, taken: set[str]) -> str:
     return next(
         each for each in chain([plain], (f"{plain}.{number}" for number in count(1))) if each not in taken
     )
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Leave out what no output depends on."""
-    used = {value.name for value in graph.output}
-    nodes = []
-    for node in reversed(graph.node):
-        if used & set(node.output):
-            nodes.append(node)
-            used |= set(node.input)
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    for field, values in (("node", nodes[::-1]), ("initializer", kept), ("value_info", [])):
-        graph.ClearField(field)
-        getattr(graph, field).extend(values)
 
 
 def _scale_plainly(graph: onnx.GraphProto) -> None:
@@ -279,7 +266,7 @@ def _scale_plainly(graph: onnx.GraphProto) -> None:
         scales = np.array([1, 1, *factors], np.float32)
         graph.initializer.append(numpy_helper.from_array(scales, name))
         node.input[:] = [node.input[0], "", name]
-    _drop_unused(graph)
+    drop_unused(graph)
 
 
 def _rename_norms(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
