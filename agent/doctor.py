@@ -78,6 +78,7 @@ class Wish(Struct, frozen=True):
     backend: str = "onnxruntime"
     precision: str = "fp32"
     cuda: bool = False
+    adaptation: str = "off"
 
 
 class Plan(Struct, frozen=True):
@@ -125,6 +126,7 @@ class Facts(Struct, frozen=True, kw_only=True):
         threshold_outgrown: more people are in it than that was chosen for.
         pack: name and digest.
         pack_problem: why it is not whole.
+        adaptation_problem: why nothing can be adapted, where that is asked for.
         backends: version of each backend that can be imported.
         plans: those in the pack.
         gates: of the engine that is asked for, and of every other that has a report or a plan.
@@ -158,6 +160,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     threshold_outgrown: bool = False
     pack: str = ""
     pack_problem: str = ""
+    adaptation_problem: str = ""
     backends: dict[str, str]
     plans: tuple[Plan, ...] = ()
     gates: tuple[Gate, ...] = ()
@@ -319,6 +322,11 @@ def _data(facts: Facts) -> Iterator[Line]:
         yield Line("pack", "fail", *_told(facts.pack_problem, "`cabinsense models fetch`"))
     else:
         yield Line("pack", "ok", facts.pack)
+    if facts.adaptation_problem:
+        told = _told(facts.adaptation_problem, "set adaptation.tier to off")
+        yield Line("adaptation", "warn", f"none: {told[0]}", told[1])
+    else:
+        yield Line("adaptation", "ok", facts.asked.adaptation)
     if facts.gallery_problem:
         yield Line("gallery", "fail", *_told(facts.gallery_problem, "name another under gallery.path"))
     elif facts.people is None:

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from agent import __version__, control, paths, upkeep
-from agent.config import Config, ConfigError, load
+from agent.config import AdaptationSettings, Config, ConfigError, load
 from agent.curve_keys import KeysError
 from agent.doctor import Camera, Facts, Gate, Node, OpenCV, Plan, Wish
 from agent.gallery.threshold import InForce, of_gallery
@@ -25,6 +25,7 @@ from agent.gallery.types import GalleryError
 from agent.words import counted
 from engines import gates, probe
 from engines.engine import EngineError
+from engines.errors import UserError
 from engines.pack import Pack, PackError, verify
 from engines.plans import Library, PlanError, PlanKey, read_plan
 
@@ -83,6 +84,7 @@ def inspect(
         gallery_problem=gallery_problem,
         pack=f"{pack.manifest.name} {pack.manifest.digest[:12]} in {pack.path}" if pack else "",
         pack_problem=pack_problem,
+        adaptation_problem=_adaptation(pack, settings.adaptation) if pack else "",
         backends=installed_backends(),
         plans=_plans(pack, cuda.device, {library: each.version for library, each in found.items()})
         if pack
@@ -127,6 +129,7 @@ def _wish(config: Config) -> Wish:
         config.engine.backend,
         config.engine.precision,
         config.engine.backend == "onnxruntime" and bool({"cuda", "tensorrt"} & set(config.engine.providers)),
+        config.adaptation.tier,
     )
 
 
@@ -154,6 +157,19 @@ def _pack(config: Config) -> tuple[Pack | None, str]:
         return verify(config.pack_path), ""
     except PackError as error:
         return None, str(error)
+
+
+def _adaptation(pack: Pack, settings: AdaptationSettings) -> str:
+    """Why nothing can be adapted; empty where that is not asked for."""
+    if settings.tier == "off":
+        return ""
+    from agent.adaptation.tiers import means  # noqa: PLC0415 - imports onnx, which takes long
+
+    try:
+        means(pack, settings)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _gallery(settings: Config, pack: Pack | None) -> tuple[int | None, InForce | None, str]:

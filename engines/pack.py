@@ -177,8 +177,8 @@ def verify(path: Path) -> Pack:
 def no_bank(pack: Pack) -> str:
     """What to say of a pack that has no norm bank where one is needed."""
     return (
-        f"{pack.path}: the pack has no norm bank; if it is the default one, `cabinsense models fetch --force` makes it "
-        "with one; else set adaptation.tier to off, or choose another pack"
+        f"{pack.path}: the pack has no norm bank; `cabinsense models fetch --force` makes the default pack with one, "
+        "for another set adaptation.tier to off or run `cabinsense calibrate conditions`"
     )
 
 

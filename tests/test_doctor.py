@@ -15,6 +15,7 @@ from agent.doctor import Camera, Facts, Gate, Node, OpenCV, Plan, Wish, report
 from agent.gallery.store import Gallery
 from agent.gallery.types import Calibration
 from agent.inspection import inspect
+from engines.pack import MANIFEST, encode_manifest
 from engines.plans import Plan as WholePlan
 from engines.plans import PlanKey, write_plan
 from engines.probe import CudaProbe, Device, LibraryProbe, probe_cuda
@@ -109,6 +110,7 @@ WARNINGS = {
     "GPIO": {"gpio_chips": (Node("/dev/gpiochip0", "gpiochip0", allowed=False),)},
     "systemd": {"unit": False},
     "disk": {"disk_mb": 500},
+    "adaptation": {"adaptation_problem": "p: the pack has no norm bank; fetch it again"},
     "threshold": {"threshold": "0.9446, from the pack", "threshold_outgrown": True},
     "agent": {"daemon_problem": "the daemon did not answer within 3 s; look at its log"},
     "plan tensorrt-int8/face": {"plans": (Plan("tensorrt-int8/face", "built from another model"),)},
@@ -212,6 +214,22 @@ def test_a_gallery_is_opened_and_a_damaged_one_told(box):
     facts = inspect(box / "config.toml", box, {})
     assert facts.people is None
     assert line(facts, "gallery").state == "fail"
+
+
+def test_what_adaptation_lacks_is_told_where_it_is_asked_for(box, pack):
+    file = box / "config.toml"
+    assert line(inspect(file, box, {}), "adaptation").detail == "off"
+    file.write_text(file.read_text() + '[adaptation]\ntier = "statistics"\n')
+    assert line(inspect(file, box, {}), "adaptation").detail == "statistics"
+    bare = shutil.copytree(pack.path, box / "bare")
+    (bare / MANIFEST).write_bytes(
+        encode_manifest(msgspec.structs.replace(pack.manifest, adaptation=msgspec.UNSET))
+    )
+    file.write_text(file.read_text().replace(str(pack.path), str(bare)))
+    found = line(inspect(file, box, {}), "adaptation")
+    assert found.state == "warn"
+    assert "no norm bank" in found.detail
+    assert "cabinsense models fetch --force" in found.remedy
 
 
 def test_the_threshold_in_force_for_the_gallery_is_told(box, pack):

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import onnx
+
 from agent.adaptation.adapter import Adapter
-from agent.adaptation.bank import BankError, read_bank
+from agent.adaptation.bank import Bank, BankError, read_bank
 from agent.adaptation.types import Adapts
 from agent.config import AdaptationSettings
 from engines.model import read_model
-from engines.pack import no_bank, verify
+from engines.pack import Pack, no_bank, verify
 from engines.torch_extra import check_torch
 
 
@@ -21,6 +23,21 @@ def check_tier(settings: AdaptationSettings) -> None:
         check_torch("adaptation.tier is gradient", "set it to statistics, which needs none")
 
 
+def means(pack: Pack, settings: AdaptationSettings) -> tuple[onnx.ModelProto, Bank]:
+    """What an adapter works with: the face network and its bank.
+
+    Raises:
+        TorchError: the tier is ``gradient``, and PyTorch is missing.
+        BankError: the pack has no bank that suits its network.
+        EngineError: the network cannot be read.
+    """
+    check_tier(settings)
+    if pack.bank is None:
+        raise BankError(no_bank(pack))
+    model = read_model(pack.face)
+    return model, read_bank(pack.bank, model)
+
+
 def adapter_of_pack(face: Path, settings: AdaptationSettings, seed: int) -> Adapts:
     """The adapter for the face network in a pack's folder.
 
@@ -30,17 +47,12 @@ def adapter_of_pack(face: Path, settings: AdaptationSettings, seed: int) -> Adap
         seed: of what is drawn at random.
 
     Raises:
-        TorchError: the tier is ``gradient``, and PyTorch is missing.
         PackError: the folder is no pack, or a file is not the one that was released.
-        BankError: the pack has no bank that suits its network.
-        EngineError: the network cannot be read.
+        TorchError: as ``means``, like the others.
+        BankError:
+        EngineError:
     """
-    check_tier(settings)
-    pack = verify(face.parent)
-    if pack.bank is None:
-        raise BankError(no_bank(pack))
-    model = read_model(face)
-    bank = read_bank(pack.bank, model)
+    model, bank = means(verify(face.parent), settings)
     if settings.tier == "gradient":
         from agent.adaptation.refined import Refined  # noqa: PLC0415 # torch is an extra
 

@@ -24,7 +24,8 @@ def check(
 ) -> None:
     """Say whether a configuration can be used; exit status 1 if not."""
     from agent.config import SYSTEM_PATH, default_path, load
-    from engines.torch_extra import TorchError
+    from engines.errors import UserError
+    from engines.pack import PackError, verify
 
     if file and config and file != config:
         raise typer.BadParameter("name one file only")
@@ -35,12 +36,15 @@ def check(
     found = load(path)
     cameras = ", ".join(camera.name for camera in found.cameras) or "none"
     typer.echo(f"{path}: every key is known and within its bounds (cameras: {cameras})")
-    if found.adaptation.tier == "gradient":
-        from agent.adaptation.tiers import check_tier
+    if found.adaptation.tier != "off":
+        from agent.adaptation.tiers import check_tier, means
 
         try:
-            check_tier(found.adaptation)
-        except TorchError as error:
+            check_tier(found.adaptation)  # before the pack, which need not be there yet
+            means(verify(found.pack_path), found.adaptation)
+        except PackError:
+            pass  # nothing runs at all, and `cabinsense doctor` says why
+        except UserError as error:
             typer.echo(f"warning: {error}; until then the agent runs, and adapts nothing", err=True)
 
 

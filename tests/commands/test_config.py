@@ -1,6 +1,7 @@
 """`cabinsense config` and the top of the command line."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import msgspec
 import pytest
 
 from agent.config import Config, parse
+from engines.pack import MANIFEST, encode_manifest
 
 
 def run(*arguments: str, config: str = "") -> subprocess.CompletedProcess[str]:
@@ -64,6 +66,21 @@ def test_check_says_what_is_missing_for_the_gradient_tier(file):
     )
     assert "(cameras: cabin)" in done.stdout
     assert "PyTorch is missing; install it with `pip install 'cabinsense[adapt]'`" in done.stderr
+    assert "adapts nothing" in done.stderr
+
+
+def test_check_says_that_the_pack_has_no_norm_bank(file, pack, tmp_path):
+    bare = shutil.copytree(pack.path, tmp_path / "bare")
+    (bare / MANIFEST).write_bytes(
+        encode_manifest(msgspec.structs.replace(pack.manifest, adaptation=msgspec.UNSET))
+    )
+    text = Path(file).read_text() + '[adaptation]\ntier = "statistics"\n'
+    Path(file).write_text(f'pack = "{pack.path}"\n{text}')
+    assert run("config", "check", file).stderr == ""
+    Path(file).write_text(f'pack = "{bare}"\n{text}')
+    done = run("config", "check", file)
+    assert done.returncode == 0
+    assert "no norm bank" in done.stderr
     assert "adapts nothing" in done.stderr
 
 
