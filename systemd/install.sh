@@ -113,7 +113,8 @@ system() {
     local lib=/usr/local/lib
     systemd-sysusers $lib/sysusers.d/cabinsense.conf
     systemd-tmpfiles --create $lib/tmpfiles.d/cabinsense.conf
-    chgrp cabinsense /etc/cabinsense/config.toml
+    # The service must be able to read it; beyond that a file that somebody has written is his.
+    runuser --user cabinsense -- test -r /etc/cabinsense/config.toml || chgrp cabinsense /etc/cabinsense/config.toml
     [ "$upgrade" ] || systemctl --quiet enable cabinsense.service
     [ -d /run/systemd/system ] || return 0
     modprobe --quiet videodev || true # a kernel may have it built in, or no cameras at all
