@@ -20,14 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agent.adaptation.bank import SOURCE, Bank, network_digest
-from agent.adaptation.chip_filter import adaptable
+from agent.adaptation.chip_filter import adaptable, adapted
 from agent.adaptation.network import FaceNetwork, FilteredNetwork
 from agent.adaptation.probe import Probe
 from agent.adaptation.types import Norms
 from agent.perception.types import Float32
 from calibration.corruptions import SEVERITIES, corrupt
 from calibration.material import Progress
+from calibration.rises import rise
 from engines.norms import read_norms
+from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
 
 LAYERS = ("input", "stem", "level4.0.a", "level3.0.a")
 """What the classifier reads. On training faces it named 54 % of single chips rightly by the input alone, 81 % with the
@@ -98,6 +100,7 @@ class Teacher:
     Attributes:
         chips: uint8 BGR [n, side, side, 3].
         labels: int64 [n]; -1 where the expression is not known, and those come last.
+        people: int64 [n]: whose they are; -1 where that is not known.
         embeddings: float32 [n, dim].
         logits: float32 [n, labels].
         template: float32 [5, 2]: where the landmarks lie in a chip.
@@ -105,6 +108,7 @@ class Teacher:
 
     chips: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    people: NDArray[np.int64]
     embeddings: Float32
     logits: Float32
     template: Float32
@@ -121,6 +125,7 @@ class Teacher:
         return Teacher(
             self.chips[chosen],
             self.labels[chosen],
+            self.people[chosen],
             self.embeddings[chosen],
             self.logits[chosen],
             self.template,
@@ -157,16 +162,20 @@ class Teacher:
 
 
 def teach(
-    model: onnx.ModelProto, chips: NDArray[np.uint8], labels: NDArray[np.int64], template: Float32
+    model: onnx.ModelProto,
+    chips: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    people: NDArray[np.int64],
+    template: Float32,
 ) -> Teacher:
-    """What ``model`` makes of chips in good light; those without a label (-1) come last."""
+    """What ``model`` makes of chips in good light; see ``Teacher``."""
     network = FaceNetwork(model)
     with torch.inference_mode():
         parts = [network(torch.from_numpy(chips[start : start + 64])) for start in range(0, len(chips), 64)]
     embeddings, logits = (
         torch.cat([part[name] for part in parts]).numpy() for name in ("embedding", "emotion")
     )
-    return Teacher(chips, labels, embeddings, logits, template)
+    return Teacher(chips, labels, people, embeddings, logits, template)
 
 
 def train_condition(
@@ -326,7 +335,33 @@ def make_bank(
             truth.append(number)
             tell("moments", len(truth), (len(norms) + 1) * len(chosen))
     classifier = fit_classifier(np.stack(found), np.array(truth), len(norms) + 1, recipe.penalty)
-    return Bank(network_digest(read_norms(model)), (SOURCE, *norms), LAYERS, *classifier, norms)
+    rises = measure_rises(model, teacher, norms, recipe, tell)
+    return Bank(network_digest(read_norms(model)), (SOURCE, *norms), LAYERS, *classifier, norms, rises)
+
+
+def measure_rises(
+    model: onnx.ModelProto, teacher: Teacher, norms: Mapping[str, Norms], recipe: Recipe, tell: Progress
+) -> Float32:
+    """Float32 [1 + conditions]: the rise of each condition, 0 for the source; see ``calibration.rises``.
+
+    Every face whose person is known is spoiled once, at a random severity.
+    """
+    rng = np.random.default_rng([recipe.seed, 2])
+    known = np.flatnonzero(teacher.people >= 0)
+    people, clean = teacher.people[known], teacher.embeddings[known]
+    source = OnnxRuntimeEngine(model, SessionSettings(recipe.threads, dims={"N": 1}))
+    rises = [0.0]
+    for condition, learnt in norms.items():
+        engine = adapted(source, learnt)
+        probes = []
+        for index in known:
+            chip = teacher.suffering(np.array([index]), CONDITIONS[condition], rng)
+            probes.append(engine.run({"chip": chip})["embedding"][0].copy())
+            tell("strangers", (len(rises) - 1) * len(known) + len(probes), len(norms) * len(known))
+        engine.close()
+        rises.append(rise(np.stack(probes), clean, people, clean, people))
+    source.close()
+    return np.array(rises, np.float32)
 
 
 def save(path: Path, norms: Norms) -> None:

@@ -24,7 +24,7 @@ from calibration.conditions import (
     teach,
     train_condition,
 )
-from calibration.lfw import Pair
+from calibration.lfw import Pair, person
 from calibration.material import Progress, calibrating_faces, divide, fer_faces
 from engines.errors import UserError
 from engines.model import read_model
@@ -67,8 +67,8 @@ def make(
         raise ConditionsError(f"--out {out}: {error.strerror}; name a folder that can be made") from error
     _claim(out, recipe, pack)
     model = read_model(pack.face)
-    chips, labels = faces(pack, expressions, photographs, pairs, recipe, tell)
-    teacher = teach(model, chips, labels, np.array(pack.manifest.face.template, np.float32))
+    chips, labels, people = faces(pack, expressions, photographs, pairs, recipe, tell)
+    teacher = teach(model, chips, labels, people, np.array(pack.manifest.face.template, np.float32))
     norms = {}
     for condition, kinds in CONDITIONS.items():
         done = out / f"{condition}.npz"
@@ -109,10 +109,10 @@ def _trained(file: Path, model: onnx.ModelProto) -> Norms:
 
 def faces(
     pack: Pack, expressions: Path, photographs: Path, pairs: Sequence[Pair], recipe: Recipe, tell: Progress
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Faces in good light to learn on, uint8 BGR [n, side, side, 3], with their expressions, int64 [n].
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Faces in good light to learn on: chips, expressions and people as ``Teacher`` has them.
 
-    First those of FER2013; then photographs, whose expressions are not known (-1).
+    First those of FER2013, whose people are not known; then photographs, whose expressions are not known.
 
     Raises:
         UserError: something is missing or wrong.
@@ -122,9 +122,16 @@ def faces(
     division = divide(photographs, pairs)
     networks = load_networks(pack, Config())
     try:
-        found = calibrating_faces(division, Config(), networks, recipe.faces, recipe.seed, tell).chips
+        found = calibrating_faces(division, Config(), networks, recipe.faces, recipe.seed, tell)
     finally:
         networks.close()
-    photographed = found[rng.permutation(len(found))[: recipe.faces]]
-    labels = np.concatenate([known, np.full(len(photographed), -1, np.int64)])
-    return np.concatenate([told.chips, photographed]), labels
+    drawn = rng.permutation(len(found.chips))[: recipe.faces]
+    _, whose = np.unique([person(photo) for photo in found.photos], return_inverse=True)
+    if len(set(whose[drawn].tolist())) == 1:
+        raise ConditionsError(
+            f"{photographs}: all photographs that may be used show {person(found.photos[0])}, and nobody a stranger; "
+            "name a folder with folders of more people"
+        )
+    unknown = np.full(len(drawn), -1, np.int64), np.full(len(known), -1, np.int64)
+    labels, people = np.concatenate([known, unknown[0]]), np.concatenate([unknown[1], whose[drawn]])
+    return np.concatenate([told.chips, found.chips[drawn]]), labels, people

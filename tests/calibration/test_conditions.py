@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from agent.adaptation.bank import read_bank  # noqa: E402
-from agent.adaptation.chip_filter import adaptable  # noqa: E402
+from agent.adaptation.chip_filter import CHIP_FILTER, adaptable  # noqa: E402
 from agent.adaptation.network import FaceNetwork, FilteredNetwork  # noqa: E402
 from agent.adaptation.types import Norms  # noqa: E402
 from calibration import conditions  # noqa: E402
@@ -44,7 +44,8 @@ def teacher(model, pack, fer2013) -> Teacher:
     chosen = np.random.default_rng(0).permutation(len(images))[:64]
     chips = np.stack([to_chip(images[index]) for index in chosen])
     known = np.concatenate([labels[chosen[:48]], np.full(16, -1, np.int64)])
-    return teach(model, chips, known, np.array(pack.manifest.face.template, np.float32))
+    people = np.concatenate([np.full(40, -1, np.int64), np.arange(24)])
+    return teach(model, chips, known, people, np.array(pack.manifest.face.template, np.float32))
 
 
 def loss_of(
@@ -100,6 +101,8 @@ def test_a_bank_tells_its_conditions_apart(model, teacher, monkeypatch):
     assert bank.conditions == ("source", "dark", "noise")
     from agent.adaptation.probe import Probe
 
+    assert bank.rises[0] == 0
+    assert ((bank.rises >= 0) & (bank.rises < 1)).all()
     probe, rng = Probe(model, bank.layers), np.random.default_rng(4)
     right = 0
     for number, kinds in enumerate(((), ("low_light",), ("sensor_noise",))):
@@ -137,3 +140,13 @@ def test_a_leftover_that_is_no_condition_is_named(pack, fer2013, lfw, tmp_path):
     (tmp_path / "dark.npz").write_bytes(b"cut off")
     with pytest.raises(UserError, match=r"dark\.npz: not the norms of a condition"):
         make(pack, fer2013, lfw, [], RECIPE, tmp_path, silent)
+
+
+def test_the_less_a_network_tells_people_apart_the_more_strictly_they_are_judged(model, teacher, monkeypatch):
+    monkeypatch.setattr(conditions, "CONDITIONS", {"dim": (), "dull": ()})  # faces as they are
+    source = adaptable(model)
+    last = [name for name in source if name.startswith("norm.level0.") and name.endswith(".scale")]
+    dull = source | {name: np.zeros_like(source[name]) for name in last}
+    rises = conditions.measure_rises(model, teacher, {"dim": source, "dull": dull}, RECIPE, silent)
+    assert rises[:2].tolist() == [0, 0]
+    assert rises[2] > 0.05
