@@ -1,5 +1,6 @@
 """A run that makes a norm bank: faces, norms for each condition, the classifier. It goes on where it was cut off."""
 
+import hashlib
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from agent.adaptation.bank import Bank, encode_bank
+from agent.adaptation.bank import Bank, encode_bank, read_bank
 from agent.adaptation.chip_filter import adaptable
 from agent.adaptation.types import Norms
 from agent.config import Config
@@ -21,11 +22,11 @@ from calibration.conditions import (
     load,
     make_bank,
     save,
-    teach,
     train_condition,
 )
 from calibration.lfw import Pair, person
 from calibration.material import Progress, calibrating_faces, divide, fer_faces
+from calibration.teacher import teach
 from engines.errors import UserError
 from engines.model import read_model
 from engines.pack import Pack
@@ -46,6 +47,7 @@ def make(
     recipe: Recipe,
     out: Path,
     tell: Progress,
+    start: Path | None = None,
 ) -> Bank:
     """Train the norms of each condition that folder ``out`` does not have yet, and leave the bank there.
 
@@ -57,6 +59,7 @@ def make(
         recipe: how to train.
         out: folder of the run.
         tell: is told how it goes on.
+        start: a bank for the same network, from whose conditions to go on; None: from the network as it is.
 
     Raises:
         UserError: something is missing or wrong; the message names it and the remedy.
@@ -65,32 +68,35 @@ def make(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConditionsError(f"--out {out}: {error.strerror}; name a folder that can be made") from error
-    _claim(out, recipe, pack)
+    _claim(out, recipe, pack, start)
     model = read_model(pack.face)
+    begun = read_bank(start, model).norms if start else {}
     chips, labels, people = faces(pack, expressions, photographs, pairs, recipe, tell)
-    teacher = teach(model, chips, labels, people, np.array(pack.manifest.face.template, np.float32))
+    template = np.array(pack.manifest.face.template, np.float32)
+    teacher = teach(model, chips, labels, people, template, recipe.threads, tell)
     norms = {}
     for condition, kinds in CONDITIONS.items():
         done = out / f"{condition}.npz"
         if not done.is_file():
-            save(done, train_condition(model, teacher, kinds, recipe, tell))
+            save(done, train_condition(model, teacher, kinds, recipe, tell, begun.get(condition)))
         norms[condition] = _trained(done, model)
     bank = make_bank(model, teacher, norms, recipe, tell)
     (out / BANK).write_bytes(encode_bank(bank))
     return bank
 
 
-def _claim(out: Path, recipe: Recipe, pack: Pack) -> None:
+def _claim(out: Path, recipe: Recipe, pack: Pack, start: Path | None = None) -> None:
     """Write down by what a folder's conditions are trained; raises ConditionsError if it was something else."""
-    wanted = msgspec.json.format(
-        msgspec.json.encode({"pack": pack.manifest.digest, "recipe": asdict(recipe)})
-    )
+    told = {"pack": pack.manifest.digest, "recipe": asdict(recipe)}
+    if start:
+        told["start"] = hashlib.sha256(start.read_bytes()).hexdigest()
+    wanted = msgspec.json.format(msgspec.json.encode(told))
     written = out / RECIPE
     done = [f"{condition}.npz" for condition in CONDITIONS if (out / f"{condition}.npz").is_file()]
     if done and (not written.is_file() or written.read_bytes() != wanted):
         raise ConditionsError(
-            f"{out}: {', '.join(done)} were trained by another recipe or for another pack; name another folder, or "
-            "delete them"
+            f"{out}: {', '.join(done)} were trained by another recipe, from another start or for another pack; name "
+            "another folder, or delete them"
         )
     written.write_bytes(wanted)
 
