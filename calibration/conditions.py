@@ -98,9 +98,9 @@ class Recipe:
     bfloat16: bool = True
     held: float = 0.1
     consistency: float = 10.0
-    contrast: float = 1.0
+    contrast: float = 0.5
     temperature: float = 0.02
-    relations: float = 300.0
+    relations: float = 800.0
     others: int = 512
     expression: float = 0.8
     samples: int = 600

@@ -89,7 +89,10 @@ def _claim(out: Path, recipe: Recipe, pack: Pack, start: Path | None = None) -> 
     """Write down by what a folder's conditions are trained; raises ConditionsError if it was something else."""
     told = {"pack": pack.manifest.digest, "recipe": asdict(recipe)}
     if start:
-        told["start"] = hashlib.sha256(start.read_bytes()).hexdigest()
+        try:
+            told["start"] = hashlib.sha256(start.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ConditionsError(f"--start {start}: {error.strerror}; name a norm bank") from error
     wanted = msgspec.json.format(msgspec.json.encode(told))
     written = out / RECIPE
     done = [f"{condition}.npz" for condition in CONDITIONS if (out / f"{condition}.npz").is_file()]

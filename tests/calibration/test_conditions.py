@@ -75,6 +75,18 @@ def test_some_steps_bring_the_answers_nearer_to_those_in_good_light(model, teach
     assert norms.keys() == adaptable(model).keys()
 
 
+def test_what_another_bank_has_learnt_is_gone_on_from(model, teacher):
+    source = adaptable(model)
+    begun = train_condition(model, teacher, ["sensor_noise"], RECIPE, silent)
+    still = dataclasses.replace(RECIPE, steps=1, learning_rate=1e-12, filter_rate=1e-12)
+    found = train_condition(model, teacher, ["sensor_noise"], still, silent, begun)
+    moved = np.concatenate([(found[name] - source[name]).ravel() for name in source])
+    before = np.concatenate([(begun[name] - source[name]).ravel() for name in source])
+    way = float(moved @ before / (before @ before))
+    assert way in [pytest.approx(share, abs=1e-3) for share in (0.25, 0.5, 0.75, 1)]
+    assert moved == pytest.approx(way * before, abs=1e-4)
+
+
 def test_where_nothing_is_to_be_learnt_it_stays_at_the_source(model, teacher):
     harmful = dataclasses.replace(RECIPE, steps=3, learning_rate=3.0)
     norms = train_condition(model, teacher, ["jpeg"], harmful, silent)
@@ -155,6 +167,8 @@ def test_a_run_goes_on_where_it_was_cut_off(model, pack, fer2013, lfw, tmp_path,
     found = read_bank(tmp_path / BANK, model)
     with pytest.raises(UserError, match=r"dark\.npz, noise\.npz were trained by another recipe"):
         make(pack, fer2013, lfw, [], dataclasses.replace(recipe, steps=2), tmp_path, silent)
+    with pytest.raises(UserError, match=r"from another start"):
+        make(pack, fer2013, lfw, [], recipe, tmp_path, silent, tmp_path / BANK)
     assert found.conditions == ("source", "dark", "noise")
 
 
