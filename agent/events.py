@@ -284,6 +284,12 @@ class CameraHealth(Struct, frozen=True, kw_only=True):
 Tier = Literal["statistics", "gradient"]
 
 
+_RISE = (
+    "By how much more strictly people are judged while this network runs, as a share of the way from the identity "
+    "threshold to 1; 0 for the pack's own. `match.threshold` has it in it."
+)
+
+
 class AdaptationHealth(Struct, frozen=True, kw_only=True):
     """The adaptation in a `health` event."""
 
@@ -307,6 +313,7 @@ class AdaptationHealth(Struct, frozen=True, kw_only=True):
     reason: Annotated[
         str | None, Meta(description="Of the last decision, as in `adaptation`; none before the first.")
     ] = None
+    rise: Annotated[float, Meta(description=_RISE)] = 0.0
 
 
 class HealthEvent(Event, frozen=True, kw_only=True, tag="health", tag_field="topic"):
@@ -399,6 +406,7 @@ class AdaptationEvent(Event, frozen=True, kw_only=True, tag="adaptation", tag_fi
             "change, or no frame has come since."
         ),
     ] = None
+    rise: Annotated[float, Meta(description=_RISE)] = 0.0
 
 
 TOPICS: dict[str, type[Event]] = {

@@ -10,6 +10,8 @@ from engines.engine import Engine
 class FaceSlot:
     """The face engines of one perception stage: its own, the one that is offered, the one in use.
 
+    With each comes by how much more strictly people are judged while it runs; see ``agent.adaptation.rise``.
+
     The perception thread takes what is offered between two frames. Engines are closed by whoever offers them, never
     while perception may still run one.
 
@@ -17,6 +19,7 @@ class FaceSlot:
         source: perception's own engine, as the pack has it. Others may call nothing but its ``with_norms``.
         offered: what is to run from the next frame on; None: the source.
         in_use: what runs; None: the source.
+        rise: of what runs; 0 for the source.
         swap_ms: how long the last change took the perception thread, milliseconds.
     """
 
@@ -24,6 +27,8 @@ class FaceSlot:
         self.source = source
         self.offered: Engine | None = None
         self.in_use: Engine | None = None
+        self.rise = 0.0
+        self._offered_rise = 0.0
         self.swap_ms = 0.0
         self._made: list[Engine] = []
         self._released = False
@@ -43,19 +48,21 @@ class FaceSlot:
             wanted = None if source_only else self.offered
             use(self.source if wanted is None else wanted)
             self.in_use = wanted
+            self.rise = 0.0 if wanted is None else self._offered_rise
         self.swap_ms = (time.perf_counter() - began) * 1e3
 
     def release(self) -> None:
         """Perception runs no engine any more."""
         with self._lock:
-            self._released, self.in_use, self.offered = True, None, None
+            self._released, self.in_use, self.offered, self.rise = True, None, None, 0.0
 
-    def offer(self, engine: Engine | None) -> None:
+    def offer(self, engine: Engine | None, rise: float = 0.0) -> None:
         """Let this engine run from the next frame on, or the source; it belongs to the slot from now on."""
         with self._lock:
             if engine is not None:
                 self._made.append(engine)
             self.offered = None if self._released else engine
+            self._offered_rise = rise
 
     def sweep(self) -> int:
         """Close the engines that are neither offered nor in use, and say how many; errors are for the caller."""

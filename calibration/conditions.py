@@ -3,9 +3,15 @@
 For a condition the norm parameters are trained, and a filter before the network, on faces to which it was done at every
 severity. The teacher is the network itself on the same faces in good light: its embedding is to be kept (feature
 consistency, ‖F_base - F_adapted‖² on vectors of length 1, which is 2 (1 - cos)), and so are its expressions (Hinton et
-al., "Distilling the Knowledge in a Neural Network", 2015); where a label is known, it counts as well. How far to go
-from the source to what was learnt is chosen on faces held aside (weights between two models that share a beginning:
-Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+al., "Distilling the Knowledge in a Neural Network", 2015); where a label is known, it counts as well.
+
+Consistency alone makes people alike: what cannot be seen is answered with the mean of all who might be meant, which is
+near to everybody. So a face is to be told from others by its own clean embedding (contrast: van den Oord et al.,
+"Representation learning with contrastive predictive coding", 2018), and to be as near to each of them as it is in good
+light (relations: Park et al., "Relational knowledge distillation", CVPR 2019). The others are the teacher's, clean.
+
+How far to go from the source to what was learnt is chosen on faces held aside (weights between two models that share a
+beginning: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,14 +26,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agent.adaptation.bank import SOURCE, Bank, network_digest
-from agent.adaptation.chip_filter import adaptable
+from agent.adaptation.chip_filter import adaptable, adapted
 from agent.adaptation.network import FaceNetwork, FilteredNetwork
 from agent.adaptation.probe import Probe
 from agent.adaptation.types import Norms
 from agent.perception.types import Float32
-from calibration.corruptions import SEVERITIES, corrupt
 from calibration.material import Progress
+from calibration.rises import rise
+from calibration.teacher import Teacher
 from engines.norms import read_norms
+from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
 
 LAYERS = ("input", "stem", "level4.0.a", "level3.0.a")
 """What the classifier reads. On training faces it named 54 % of single chips rightly by the input alone, 81 % with the
@@ -69,6 +77,10 @@ class Recipe:
         bfloat16: twice as fast on processors with AVX512-BF16, slower on others.
         held: share of the faces that are held aside.
         consistency: weight of 1 - cos of the embeddings.
+        contrast: weight of the cross entropy of naming a face's own clean embedding among those of others.
+        temperature: divides the cosines in that. Those of strangers lie between 0.75 and 0.92 for the default pack.
+        relations: weight of the mean square difference of the cosines to others from the teacher's.
+        others: how many there are.
         expression: weight of the teacher's expressions, 0 to 1; the labels have the rest.
         samples: chips of each condition for the classifier.
         penalty: on the squares of the classifier's weights.
@@ -86,103 +98,35 @@ class Recipe:
     bfloat16: bool = True
     held: float = 0.1
     consistency: float = 10.0
+    contrast: float = 0.5
+    temperature: float = 0.02
+    relations: float = 800.0
+    others: int = 512
     expression: float = 0.8
     samples: int = 600
     penalty: float = 1e-3
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """Faces in good light and what the network makes of them.
-
-    Attributes:
-        chips: uint8 BGR [n, side, side, 3].
-        labels: int64 [n]; -1 where the expression is not known, and those come last.
-        embeddings: float32 [n, dim].
-        logits: float32 [n, labels].
-        template: float32 [5, 2]: where the landmarks lie in a chip.
-    """
-
-    chips: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    embeddings: Float32
-    logits: Float32
-    template: Float32
-
-    def divide(self, share: float) -> tuple["Teacher", "Teacher"]:
-        """All but the last ``share`` of the faces of known expression, and of the others; and those."""
-        known = int((self.labels >= 0).sum())
-        ends = round(known * (1 - share)), known + round((len(self.labels) - known) * (1 - share))
-        last = np.zeros(len(self.labels), np.bool_)
-        last[ends[0] : known] = last[ends[1] :] = True
-        return self._some(~last), self._some(last)
-
-    def _some(self, chosen: NDArray[np.bool_]) -> "Teacher":
-        return Teacher(
-            self.chips[chosen],
-            self.labels[chosen],
-            self.embeddings[chosen],
-            self.logits[chosen],
-            self.template,
-        )
-
-    def batch(self, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Random faces, three in four of known expression where there are such."""
-        known = int((self.labels >= 0).sum())
-        if known in {0, len(self.labels)}:
-            return rng.integers(0, len(self.labels), size)
-        first = size * 3 // 4
-        return np.concatenate(
-            [rng.integers(0, known, first), rng.integers(known, len(self.labels), size - first)]
-        )
-
-    def suffering(
-        self, chosen: NDArray[np.int64], kinds: Sequence[str], rng: np.random.Generator
-    ) -> NDArray[np.uint8]:
-        """Some of the chips, each with one of the corruptions at a random severity; without kinds as they are."""
-        if not kinds:
-            return self.chips[chosen]
-        return np.stack(
-            [
-                corrupt(
-                    self.chips[index],
-                    str(rng.choice(np.array(kinds))),
-                    int(rng.choice(SEVERITIES)),
-                    int(rng.integers(1 << 30)),
-                    landmarks=self.template,
-                )
-                for index in chosen
-            ]
-        )
-
-
-def teach(
-    model: onnx.ModelProto, chips: NDArray[np.uint8], labels: NDArray[np.int64], template: Float32
-) -> Teacher:
-    """What ``model`` makes of chips in good light; those without a label (-1) come last."""
-    network = FaceNetwork(model)
-    with torch.inference_mode():
-        parts = [network(torch.from_numpy(chips[start : start + 64])) for start in range(0, len(chips), 64)]
-    embeddings, logits = (
-        torch.cat([part[name] for part in parts]).numpy() for name in ("embedding", "emotion")
-    )
-    return Teacher(chips, labels, embeddings, logits, template)
-
-
 def train_condition(
-    model: onnx.ModelProto, teacher: Teacher, kinds: Sequence[str], recipe: Recipe, tell: Progress
+    model: onnx.ModelProto,
+    teacher: Teacher,
+    kinds: Sequence[str],
+    recipe: Recipe,
+    tell: Progress,
+    start: Norms | None = None,
 ) -> Norms:
-    """The norm parameters and the filter for a condition."""
+    """The norm parameters and the filter for a condition, learnt from ``start`` on; None: from the source on."""
     torch.set_num_threads(recipe.threads)
     rng = np.random.default_rng(recipe.seed)
     network = FilteredNetwork(FaceNetwork(model))
     learnt, held = teacher.divide(recipe.held)
     optimizer = torch.optim.Adam(_groups(network, recipe))
+    network.write_norms(start or {})
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(2, recipe.steps))
     for step in range(recipe.steps):
         chosen = learnt.batch(recipe.batch, rng)
-        total = _loss(network, learnt, chosen, learnt.suffering(chosen, kinds, rng), recipe)
+        total = _loss(network, learnt, chosen, learnt.suffering(chosen, kinds, rng), recipe, rng)
         optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
@@ -226,7 +170,7 @@ def _part_of_the_way(
     for way in ways:
         network.write_norms(way)
         with torch.inference_mode():
-            parts = [float(_loss(network, taught, chosen[some], chips[some], recipe)) for some in pieces]
+            parts = [float(_loss(network, taught, chosen[some], chips[some], recipe, rng)) for some in pieces]
         costs.append(np.mean(parts))
     return ways[int(np.argmin(costs))]
 
@@ -237,7 +181,9 @@ def _loss(
     chosen: NDArray[np.int64],
     chips: NDArray[np.uint8],
     recipe: Recipe,
+    rng: np.random.Generator,
 ) -> Tensor:
+    others, strangers = teacher.others(chosen, recipe.others, rng)
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
         answers = network(torch.from_numpy(chips))
     return loss(
@@ -245,6 +191,8 @@ def _loss(
         torch.from_numpy(teacher.embeddings[chosen]),
         torch.from_numpy(teacher.logits[chosen]),
         torch.from_numpy(teacher.labels[chosen]),
+        torch.from_numpy(others),
+        torch.from_numpy(strangers),
         recipe,
     )
 
@@ -254,6 +202,8 @@ def loss(
     embeddings: Tensor,
     logits: Tensor,
     labels: Tensor,
+    others: Tensor,
+    strangers: Tensor,
     recipe: Recipe,
 ) -> Tensor:
     """What answers for suffering faces lack of those in good light; see the module.
@@ -263,11 +213,19 @@ def loss(
         embeddings: the teacher's.
         logits: the teacher's.
         labels: int64 [n], -1 where not known.
+        others: float32 [m, dim], the teacher's embeddings of other faces.
+        strangers: bool [n, m]: which of them are of other people.
         recipe: the weights.
     """
-    consistency = (1 - (answers["embedding"] * embeddings).sum(1)).mean()
+    own = (answers["embedding"] * embeddings).sum(1)
+    near, were = answers["embedding"] @ others.T, embeddings @ others.T
+    rivals = near.masked_fill(~strangers, -torch.inf)
+    contrast = functional.cross_entropy(
+        torch.cat([own[:, None], rivals], 1) / recipe.temperature, torch.zeros(len(own), dtype=torch.long)
+    )
     taught = functional.kl_div(answers["emotion"].log_softmax(1), logits.softmax(1), reduction="batchmean")
-    total = recipe.consistency * consistency + recipe.expression * taught
+    total = recipe.consistency * (1 - own).mean() + recipe.expression * taught
+    total = total + recipe.contrast * contrast + recipe.relations * (near - were).square().mean()
     known = labels >= 0
     if bool(known.any()):
         total = total + (1 - recipe.expression) * functional.cross_entropy(
@@ -326,7 +284,33 @@ def make_bank(
             truth.append(number)
             tell("moments", len(truth), (len(norms) + 1) * len(chosen))
     classifier = fit_classifier(np.stack(found), np.array(truth), len(norms) + 1, recipe.penalty)
-    return Bank(network_digest(read_norms(model)), (SOURCE, *norms), LAYERS, *classifier, norms)
+    rises = measure_rises(model, teacher, norms, recipe, tell)
+    return Bank(network_digest(read_norms(model)), (SOURCE, *norms), LAYERS, *classifier, norms, rises)
+
+
+def measure_rises(
+    model: onnx.ModelProto, teacher: Teacher, norms: Mapping[str, Norms], recipe: Recipe, tell: Progress
+) -> Float32:
+    """Float32 [1 + conditions]: the rise of each condition, 0 for the source; see ``calibration.rises``.
+
+    Every face whose person is known is spoiled once, at a random severity.
+    """
+    rng = np.random.default_rng([recipe.seed, 2])
+    known = np.flatnonzero(teacher.people >= 0)
+    people, clean = teacher.people[known], teacher.embeddings[known]
+    source = OnnxRuntimeEngine(model, SessionSettings(recipe.threads, dims={"N": 1}))
+    rises = [0.0]
+    for condition, learnt in norms.items():
+        engine = adapted(source, learnt)
+        probes = []
+        for index in known:
+            chip = teacher.suffering(np.array([index]), CONDITIONS[condition], rng)
+            probes.append(engine.run({"chip": chip})["embedding"][0].copy())
+            tell("strangers", (len(rises) - 1) * len(known) + len(probes), len(norms) * len(known))
+        engine.close()
+        rises.append(rise(np.stack(probes), clean, people, clean, people))
+    source.close()
+    return np.array(rises, np.float32)
 
 
 def save(path: Path, norms: Norms) -> None:

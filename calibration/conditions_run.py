@@ -1,5 +1,6 @@
 """A run that makes a norm bank: faces, norms for each condition, the classifier. It goes on where it was cut off."""
 
+import hashlib
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from agent.adaptation.bank import Bank, encode_bank
+from agent.adaptation.bank import Bank, encode_bank, read_bank
 from agent.adaptation.chip_filter import adaptable
 from agent.adaptation.types import Norms
 from agent.config import Config
@@ -21,11 +22,11 @@ from calibration.conditions import (
     load,
     make_bank,
     save,
-    teach,
     train_condition,
 )
-from calibration.lfw import Pair
+from calibration.lfw import Pair, person
 from calibration.material import Progress, calibrating_faces, divide, fer_faces
+from calibration.teacher import teach
 from engines.errors import UserError
 from engines.model import read_model
 from engines.pack import Pack
@@ -46,6 +47,7 @@ def make(
     recipe: Recipe,
     out: Path,
     tell: Progress,
+    start: Path | None = None,
 ) -> Bank:
     """Train the norms of each condition that folder ``out`` does not have yet, and leave the bank there.
 
@@ -57,6 +59,7 @@ def make(
         recipe: how to train.
         out: folder of the run.
         tell: is told how it goes on.
+        start: a bank for the same network, from whose conditions to go on; None: from the network as it is.
 
     Raises:
         UserError: something is missing or wrong; the message names it and the remedy.
@@ -65,32 +68,38 @@ def make(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConditionsError(f"--out {out}: {error.strerror}; name a folder that can be made") from error
-    _claim(out, recipe, pack)
+    _claim(out, recipe, pack, start)
     model = read_model(pack.face)
-    chips, labels = faces(pack, expressions, photographs, pairs, recipe, tell)
-    teacher = teach(model, chips, labels, np.array(pack.manifest.face.template, np.float32))
+    begun = read_bank(start, model).norms if start else {}
+    chips, labels, people = faces(pack, expressions, photographs, pairs, recipe, tell)
+    template = np.array(pack.manifest.face.template, np.float32)
+    teacher = teach(model, chips, labels, people, template, recipe.threads, tell)
     norms = {}
     for condition, kinds in CONDITIONS.items():
         done = out / f"{condition}.npz"
         if not done.is_file():
-            save(done, train_condition(model, teacher, kinds, recipe, tell))
+            save(done, train_condition(model, teacher, kinds, recipe, tell, begun.get(condition)))
         norms[condition] = _trained(done, model)
     bank = make_bank(model, teacher, norms, recipe, tell)
     (out / BANK).write_bytes(encode_bank(bank))
     return bank
 
 
-def _claim(out: Path, recipe: Recipe, pack: Pack) -> None:
+def _claim(out: Path, recipe: Recipe, pack: Pack, start: Path | None = None) -> None:
     """Write down by what a folder's conditions are trained; raises ConditionsError if it was something else."""
-    wanted = msgspec.json.format(
-        msgspec.json.encode({"pack": pack.manifest.digest, "recipe": asdict(recipe)})
-    )
+    told = {"pack": pack.manifest.digest, "recipe": asdict(recipe)}
+    if start:
+        try:
+            told["start"] = hashlib.sha256(start.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ConditionsError(f"--start {start}: {error.strerror}; name a norm bank") from error
+    wanted = msgspec.json.format(msgspec.json.encode(told))
     written = out / RECIPE
     done = [f"{condition}.npz" for condition in CONDITIONS if (out / f"{condition}.npz").is_file()]
     if done and (not written.is_file() or written.read_bytes() != wanted):
         raise ConditionsError(
-            f"{out}: {', '.join(done)} were trained by another recipe or for another pack; name another folder, or "
-            "delete them"
+            f"{out}: {', '.join(done)} were trained by another recipe, from another start or for another pack; name "
+            "another folder, or delete them"
         )
     written.write_bytes(wanted)
 
@@ -109,10 +118,10 @@ def _trained(file: Path, model: onnx.ModelProto) -> Norms:
 
 def faces(
     pack: Pack, expressions: Path, photographs: Path, pairs: Sequence[Pair], recipe: Recipe, tell: Progress
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Faces in good light to learn on, uint8 BGR [n, side, side, 3], with their expressions, int64 [n].
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Faces in good light to learn on: chips, expressions and people as ``Teacher`` has them.
 
-    First those of FER2013; then photographs, whose expressions are not known (-1).
+    First those of FER2013, whose people are not known; then photographs, whose expressions are not known.
 
     Raises:
         UserError: something is missing or wrong.
@@ -122,9 +131,16 @@ def faces(
     division = divide(photographs, pairs)
     networks = load_networks(pack, Config())
     try:
-        found = calibrating_faces(division, Config(), networks, recipe.faces, recipe.seed, tell).chips
+        found = calibrating_faces(division, Config(), networks, recipe.faces, recipe.seed, tell)
     finally:
         networks.close()
-    photographed = found[rng.permutation(len(found))[: recipe.faces]]
-    labels = np.concatenate([known, np.full(len(photographed), -1, np.int64)])
-    return np.concatenate([told.chips, photographed]), labels
+    drawn = rng.permutation(len(found.chips))[: recipe.faces]
+    _, whose = np.unique([person(photo) for photo in found.photos], return_inverse=True)
+    if len(set(whose[drawn].tolist())) == 1:
+        raise ConditionsError(
+            f"{photographs}: all photographs that may be used show {person(found.photos[0])}, and nobody a stranger; "
+            "name a folder with folders of more people"
+        )
+    unknown = np.full(len(drawn), -1, np.int64), np.full(len(known), -1, np.int64)
+    labels, people = np.concatenate([known, unknown[0]]), np.concatenate([unknown[1], whose[drawn]])
+    return np.concatenate([told.chips, found.chips[drawn]]), labels, people

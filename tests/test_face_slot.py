@@ -64,6 +64,28 @@ def test_the_source_runs_when_it_must_whatever_is_offered(source):
     assert used[1:] == [source]
 
 
+def test_people_are_judged_by_the_engine_that_runs_and_not_by_the_one_that_is_offered(source):
+    slot = FaceSlot(source)
+    slot.offer(source.with_norms({}), 0.25)
+    assert slot.rise == 0
+    slot.take(lambda _: None)
+    assert slot.rise == 0.25
+    slot.offer(source.with_norms({}), 0.5)
+    assert slot.rise == 0.25
+    slot.take(lambda _: None, source_only=True)
+    assert slot.rise == 0
+    slot.take(lambda _: None)
+    assert slot.rise == 0.5
+    slot.offer(None)
+    slot.take(lambda _: None)
+    assert slot.rise == 0
+    slot.offer(source.with_norms({}), 0.75)
+    slot.take(lambda _: None)
+    slot.release()
+    assert slot.rise == 0
+    slot.sweep()
+
+
 def test_once_perception_has_ended_nothing_can_be_offered_and_all_is_closed(source):
     slot = FaceSlot(source)
     engines = [source.with_norms({}) for _ in range(3)]

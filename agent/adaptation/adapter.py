@@ -74,7 +74,7 @@ class Adapter:
         if shares is None:
             return None
         if distance(shares, self._running) < _STEP:
-            return Proposal(True, self._norms(self._running), "confirmed", self._figures(self._running))
+            return self._proposal(True, self._running, "confirmed", self._figures(self._running))
         if self._refused is not None and distance(shares, self._refused) < _STEP:
             return None  # refused before
         figures = self._figures(shares)
@@ -86,14 +86,18 @@ class Adapter:
             if why:
                 if why != "too_few":
                     self._refused = shares
-                return Proposal(False, norms, why, figures)
+                return self._proposal(False, shares, why, figures)
         self._running, self._refused = shares, None
-        return Proposal(True, norms, "better" if norms else "source", figures)
+        return self._proposal(True, shares, "better" if norms else "source", figures)
 
     def reset(self, reason: str) -> Proposal:
         """Back to the source, and forget what was seen."""
         self._start_over()
         return Proposal(True, {}, f"reset:{reason}", {})
+
+    def _proposal(self, accepted: bool, shares: Float32, reason: str, figures: dict[str, float]) -> Proposal:
+        norms = self._norms(shares)
+        return Proposal(accepted, norms, reason, figures, self._bank.rise(shares) if norms else 0.0)
 
     def _norms(self, shares: Float32) -> Norms:
         """Nothing where the source has nearly all."""

@@ -4,6 +4,8 @@ A condition is what light and camera do to a face: darkness, glare, blur, noise.
 in domain-specific batch normalisation (Chang et al., "Domain-Specific Batch Normalization for Unsupervised Domain
 Adaptation", CVPR 2019); everything else in the network is shared. Which condition holds is read off the moments of
 what the first norm layers read, by a linear classifier. The first condition is always ``source``: the pack as it is.
+
+A bank also says by how much more strictly people are to be judged in each condition; see ``agent.adaptation.rise``.
 """
 
 import hashlib
@@ -18,12 +20,15 @@ import onnx
 from numpy.typing import NDArray
 
 from agent.adaptation.chip_filter import adaptable
+from agent.adaptation.rise import HIGHEST
 from agent.adaptation.types import Norms
 from agent.perception.types import Float32
 from engines.errors import UserError
 from engines.norms import read_norms
 
 SOURCE = "source"
+VERSION = 2
+"""Of the file. Before 2 it did not say what strangers become, which is no reason to take it for nothing."""
 _LARGEST = 64 * 2**20  # bytes of a bank's file
 
 
@@ -44,6 +49,7 @@ class Bank:
         weight: float32 [features, conditions].
         bias: float32 [conditions].
         norms: for each condition but the source, all that ``adaptable`` names.
+        rises: float32 [conditions], at least 0 and less than 1; 0 for the source.
     """
 
     network: str
@@ -54,6 +60,7 @@ class Bank:
     weight: Float32
     bias: Float32
     norms: Mapping[str, Norms]
+    rises: Float32
 
     def log_posterior(self, moments: Float32) -> Float32:
         """Float32 [conditions]: the logarithm of how probable each condition is for a chip of these moments."""
@@ -74,10 +81,15 @@ class Bank:
                 mixed[name] = mixed[name] + share * value
         return {name: value.astype(np.float32) for name, value in mixed.items()}
 
+    def rise(self, shares: Float32) -> float:
+        """The rise between those of the conditions, for shares as ``mix`` takes them."""
+        return min(max(float(self.rises @ shares), 0.0), HIGHEST)
+
 
 def encode_bank(bank: Bank) -> bytes:
     """The bank as an ``.npz`` of plain arrays, the same bytes for the same bank."""
     arrays: dict[str, NDArray[np.generic]] = {
+        "version": np.array(VERSION),
         "network": np.array(bank.network),
         "conditions": np.array(bank.conditions),
         "layers": np.array(bank.layers),
@@ -85,6 +97,7 @@ def encode_bank(bank: Bank) -> bytes:
         "spread": bank.spread,
         "weight": bank.weight,
         "bias": bank.bias,
+        "rises": bank.rises,
     }
     for condition, norms in sorted(bank.norms.items()):
         arrays |= {f"{condition}/{name}": value for name, value in sorted(norms.items())}
@@ -123,6 +136,11 @@ def read_bank(path: Path, model: onnx.ModelProto) -> Bank:
         bank = _assembled(arrays)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise BankError(f"{path}: no norm bank ({error}); fetch the pack again") from error
+    except _VersionError as error:
+        raise BankError(
+            f"{path}: a norm bank of version {error}, and {VERSION} is needed, which says how strangers are kept out; "
+            "make it anew with `cabinsense calibrate conditions`, or fetch the pack again"
+        ) from error
     if bank.network != network_digest(read_norms(model)):
         raise BankError(f"{path}: made for another face network than the pack's; make it anew for this one")
     expected = {name: value.shape for name, value in adaptable(model).items()}
@@ -132,20 +150,27 @@ def read_bank(path: Path, model: onnx.ModelProto) -> Bank:
     return bank
 
 
+class _VersionError(Exception):
+    """The bank is of another version, which is named."""
+
+
 def _assembled(arrays: Mapping[str, NDArray[np.generic]]) -> Bank:
-    """Raises KeyError or ValueError: these arrays make no bank."""
+    """Raises KeyError or ValueError: these arrays make no bank; or _VersionError."""
+    version = int(arrays.get("version", np.array(1)).reshape(()))
+    if version != VERSION and "conditions" in arrays:
+        raise _VersionError(version)
     conditions = tuple(str(each) for each in arrays["conditions"].reshape(-1))
     numbers = {
         name: np.asarray(value, np.float32)
         for name, value in arrays.items()
-        if name not in {"network", "conditions", "layers"}
+        if name not in {"version", "network", "conditions", "layers"}
     }
     if conditions[:1] != (SOURCE,) or len(set(conditions)) != len(conditions):
         raise ValueError(f"its conditions are {', '.join(conditions) or 'none'}")
     if not all(np.isfinite(value).all() for value in numbers.values()):
         raise ValueError("it holds numbers that are not finite")
     features = numbers["centre"].size
-    shapes = {name: numbers[name].shape for name in ("centre", "spread", "weight", "bias")}
+    shapes = {name: numbers[name].shape for name in ("centre", "spread", "weight", "bias", "rises")}
     count = len(conditions)
     if (
         shapes
@@ -154,10 +179,14 @@ def _assembled(arrays: Mapping[str, NDArray[np.generic]]) -> Bank:
             "spread": (features,),
             "weight": (features, count),
             "bias": (count,),
+            "rises": (count,),
         }
         or (numbers["spread"] <= 0).any()
     ):
         raise ValueError(f"its classifier has shapes {shapes}")
+    rises = numbers["rises"]
+    if rises[0] != 0 or (rises < 0).any() or (rises > HIGHEST).any():
+        raise ValueError(f"its rises are {', '.join(f'{rise:g}' for rise in rises)}")
     norms: dict[str, Norms] = {condition: {} for condition in conditions[1:]}
     for name, value in numbers.items():
         condition, slash, parameter = name.partition("/")
@@ -172,4 +201,5 @@ def _assembled(arrays: Mapping[str, NDArray[np.generic]]) -> Bank:
         weight=numbers["weight"],
         bias=numbers["bias"],
         norms=norms,
+        rises=rises,
     )

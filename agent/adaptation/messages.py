@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import Meta, Struct, field
 from numpy.typing import NDArray
 
+from agent.adaptation.rise import HIGHEST
 from agent.adaptation.types import Norms, Proposal
 from agent.config import AdaptationSettings
 from engines.errors import UserError
@@ -83,7 +84,7 @@ class Decided(Struct, frozen=True, tag="decided"):
 
     Attributes:
         epoch: of the samples that it rests on.
-        accepted: as of ``Proposal``; so are ``norms``, ``reason`` and ``figures``.
+        accepted: as of ``Proposal``; so are ``norms``, ``reason``, ``figures`` and ``rise``.
         seconds: how long the decision took.
     """
 
@@ -93,6 +94,7 @@ class Decided(Struct, frozen=True, tag="decided"):
     seconds: Annotated[float, Meta(ge=0)]
     norms: Annotated[dict[Name, Values], Meta(max_length=10_000)] = field(default_factory=dict)
     figures: Annotated[dict[Name, float], Meta(max_length=200)] = field(default_factory=dict)
+    rise: Annotated[float, Meta(ge=0, le=HIGHEST)] = 0.0
 
 
 class Failed(Struct, frozen=True, tag="failed"):
@@ -172,7 +174,7 @@ def decided(proposal: Proposal, epoch: int, seconds: float) -> Decided:
         name: Values(value.shape, np.ascontiguousarray(value, "<f4").tobytes())
         for name, value in proposal.norms.items()
     }
-    return Decided(epoch, proposal.accepted, proposal.reason, seconds, norms, proposal.figures)
+    return Decided(epoch, proposal.accepted, proposal.reason, seconds, norms, proposal.figures, proposal.rise)
 
 
 def norms_of(message: Decided, source: Mapping[str, NDArray[np.float32]]) -> Norms:

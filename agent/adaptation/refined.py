@@ -53,15 +53,16 @@ class Refined:
     def _start_over(self) -> None:
         self._random = np.random.default_rng(self._seed)
         self._at = self._rests_until = float("-inf")
-        self._begin({})
+        self._begin({}, 0.0)
 
-    def _begin(self, norms: Norms) -> None:
-        """Learn from this mixture on."""
+    def _begin(self, norms: Norms, rise: float) -> None:
+        """Learn from this mixture on, whose rise is also that of what is learnt: the guard lets it move but little."""
         self._network.write_norms(self._mixture.source | norms)
         self._learner.begin()
         self._memory.clear()  # seen in another light
         self._runs: Norms = norms
         self._mixed = norms
+        self._rise = rise
 
     def observe(self, sample: Sample) -> None:
         """Take in a chip; what the mixture holds aside to judge by is not learnt from."""
@@ -73,12 +74,12 @@ class Refined:
         """The mixture's decision where that changes something; else what was learnt."""
         proposal = self._mixture.propose()
         if proposal is not None and proposal.accepted and proposal.reason != "confirmed":
-            self._begin(proposal.norms)
+            self._begin(proposal.norms, proposal.rise)
             return proposal
         if proposal is None or not proposal.accepted:
             return proposal
         if not self._mixed or self._at < self._rests_until or len(self._memory) < _FEWEST:
-            return Proposal(True, self._runs, "confirmed", proposal.figures)
+            return self._proposal("confirmed", proposal.figures)
         return self._refine(proposal.figures)
 
     def reset(self, reason: str) -> Proposal:
@@ -92,18 +93,22 @@ class Refined:
             figures = figures | self._learner.step(self._batch())
         norms = self._network.read_norms()
         if _apart(norms, self._runs or self._mixture.source) < _WORTH:
-            return Proposal(True, self._runs, "confirmed", figures)
+            return self._proposal("confirmed", figures)
         why, judged = self._judge(norms)
         figures = figures | judged
         if not why:
             self._runs = norms
-            return Proposal(True, norms, "refined", figures)
+            return self._proposal("refined", figures)
         self._learner.reset()
         self._rests_until = self._at + self._settings.age_s
         if self._runs is self._mixed:
             return Proposal(False, {}, why, figures)
         self._runs = self._mixed
-        return Proposal(True, self._mixed, f"rollback:{why}", figures)
+        return self._proposal(f"rollback:{why}", figures)
+
+    def _proposal(self, reason: str, figures: dict[str, float]) -> Proposal:
+        """What runs is accepted."""
+        return Proposal(True, self._runs, reason, figures, self._rise)
 
     def _judge(self, norms: Norms) -> tuple[str, dict[str, float]]:
         """Why these must not run, empty if they may; and the figures beside the mixture."""

@@ -40,12 +40,14 @@ class Proposal:
         reason: why, as a code: ``better``, ``source``, ``confirmed``, ``reset:TRIGGER``, or why it was refused; see
             ``agent.adaptation.guard.judge``.
         figures: the numbers behind it.
+        rise: by how much more strictly people are judged while ``norms`` run; see ``agent.adaptation.rise``.
     """
 
     accepted: bool
     norms: Norms
     reason: str
     figures: dict[str, float]
+    rise: float = 0.0
 
 
 class Adapts(Protocol):

@@ -20,6 +20,12 @@ def conditions(
         Path | None,
         typer.Option(help="List of pairs, as LFW writes it: only its first half of folds is used."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Norm bank for the same network to go on from; by default from the network as it is."
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training, for each condition.")] = 200,
     images: Annotated[int, typer.Option(min=16, help="Most images of FER2013.")] = 12_000,
     faces: Annotated[int, typer.Option(min=16, help="Most photographs.")] = 1800,
@@ -47,5 +53,5 @@ def conditions(
     verified = verify(pack or configuration.load(config).pack_path)
     listed = read_pairs(pairs) if pairs else []
     with measuring.bars() as tell:
-        bank = make(verified, expressions, data, listed, recipe, out, tell)
+        bank = make(verified, expressions, data, listed, recipe, out, tell, start)
     typer.echo(f"{out / BANK}: {', '.join(bank.conditions[1:])}")

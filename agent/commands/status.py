@@ -123,6 +123,8 @@ def _adaptation(health: "HealthEvent") -> str:
     if found is None:
         return ""
     state = "adapted" if found.state == "adapted" else "the pack's own network"
+    if found.rise:
+        state += f", identity threshold raised by {found.rise:.0%} of the way to 1"
     worker = "no worker"
     if found.worker is not None:
         worker = f"worker {found.worker}" + ("" if found.ready else " beginning")

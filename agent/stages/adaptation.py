@@ -96,6 +96,7 @@ class AdaptationStage(Stage):
         self._learn_from = 0.0
         self._paused = False
         self._norms: Norms = {}
+        self._rise = 0.0
         self._state_since = self._confirmed = time.monotonic()
         self._change: _Change | None = None
         self._accepted = self._refused = self._resets = 0
@@ -202,7 +203,7 @@ class AdaptationStage(Stage):
         with self.acting():
             if self._keeper:
                 self._keeper.reset(trigger, self._epoch)
-        self._go_over(None, {}, f"reset:{trigger}", now)
+        self._go_over(None, {}, 0.0, f"reset:{trigger}", now)
 
     def _feed(self, keeper: Keeper, now: float) -> None:
         """Hand on the chips that have come in."""
@@ -236,9 +237,9 @@ class AdaptationStage(Stage):
             return
         self._confirmed = now
         if _same(norms, self._norms):
-            self._tell(self._event(decision.reason, self._norms, decision), level=logging.DEBUG)
+            self._tell(self._event(decision.reason, decision), level=logging.DEBUG)
         elif not norms:
-            self._go_over(None, {}, decision.reason, now, decision)
+            self._go_over(None, {}, 0.0, decision.reason, now, decision)
         else:
             self._build(slot, norms, decision)
 
@@ -262,31 +263,32 @@ class AdaptationStage(Stage):
             engine.close()
             self._refuse("overtaken" if well else "engine", decision)
             return
-        self._go_over(engine, norms, decision.reason, now, decision, (now - began) * 1e3)
+        self._go_over(engine, norms, decision.rise, decision.reason, now, decision, (now - began) * 1e3)
 
     def _go_over(
         self,
         engine: Engine | None,
         norms: Norms,
+        rise: float,
         reason: str,
         now: float,
         decision: Decided | None = None,
         build_ms: float | None = None,
     ) -> None:
-        """Let perception run ``engine``, which has ``norms``, from the next frame on; None: the source."""
+        """Let perception run ``engine``, which has ``norms`` and ``rise``, from the next frame on; None: the source."""
         self._settle(now, last=True)
         if bool(norms) != bool(self._norms):
             self._state_since = now
-        self._norms = norms
+        self._norms, self._rise = norms, rise
         self._refused_for.clear()
         self._accepted += decision is not None
-        event = self._event(reason, norms, decision, build_ms)
+        event = self._event(reason, decision, build_ms)
         slot = self._slot
         if slot is None or slot.in_use is engine:  # only the source can run already
             self._tell(event)
             return
         with self.acting():
-            slot.offer(engine)
+            slot.offer(engine, rise)
         self._change = _Change(engine, event, now)
 
     def _settle(self, now: float, *, last: bool = False) -> None:
@@ -308,12 +310,11 @@ class AdaptationStage(Stage):
         self._refused += 1
         level = logging.DEBUG if reason in self._refused_for else logging.INFO
         self._refused_for.add(reason)
-        self._tell(self._event(reason, self._norms, decision, accepted=False), level=level)
+        self._tell(self._event(reason, decision, accepted=False), level=level)
 
     def _event(
         self,
         reason: str,
-        norms: Norms,
         decision: Decided | None = None,
         build_ms: float | None = None,
         *,
@@ -325,10 +326,11 @@ class AdaptationStage(Stage):
             utc=rfc3339(time.time()),
             tier=self._tier,
             accepted=accepted,
-            state=_state(norms),
+            state=_state(self._norms),
             reason=reason,
             figures=figures_of(decision) if decision else {},
-            layers=layers(norms),
+            layers=layers(self._norms),
+            rise=round(self._rise, 4),
             decide_ms=round(decision.seconds * 1e3, 3) if decision else None,
             build_ms=None if build_ms is None else round(build_ms, 3),
         )
@@ -363,6 +365,7 @@ class AdaptationStage(Stage):
             refused=self._refused,
             resets=self._resets,
             reason=self._reason,
+            rise=round(self._rise, 4),
         )
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+from agent.adaptation.rise import raised
 from agent.config import Config
 from agent.face_slot import FaceSlot
 from agent.gallery.matcher import Matcher
@@ -103,11 +104,12 @@ class PerceptionStage(Stage):
             threshold = in_force(
                 config.identity, self._pack.manifest.face, len(known.names), known.calibrated
             ).value
-            ask = partial(matcher.match, threshold=threshold, margin=config.identity.margin)
             chain.budget.ease(self._live.budget_share)
             recording = self._live.recording.is_set()
             # Who is enrolled is so by the pack's own network.
             slot.take(chain.use_face, source_only=recording)
+            threshold = raised(threshold, slot.rise)
+            ask = partial(matcher.match, threshold=threshold, margin=config.identity.margin)
             learning = self._live.adapting.is_set() and not recording
             if learning is (chain.looked is None):
                 chain.looked = [] if learning else None

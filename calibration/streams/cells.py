@@ -58,6 +58,7 @@ class Cell(Struct, frozen=True, kw_only=True):
         reference: what the frozen source answers to the same faces unspoiled.
         seconds: what the method took.
         notes: what a method has to say of its decisions, counted.
+        rises: for each frame, by how much more strictly the method judges people; empty: never.
     """
 
     run: Run
@@ -71,6 +72,7 @@ class Cell(Struct, frozen=True, kw_only=True):
     reference: list[float]
     seconds: float
     notes: dict[str, int] = {}
+    rises: list[float] = []
 
 
 class Bench(Protocol):
@@ -239,4 +241,5 @@ def _on_stream(
             reference=bench.reference[items].tolist(),
             seconds=round(seconds[name], 3),
             notes=dict(getattr(method, "notes", {})),
+            rises=list(getattr(method, "rises", [])) if run.task == "identity" else [],
         )

@@ -21,6 +21,7 @@ class Cabinsense:
 
     Attributes:
         notes: decisions of the adapter, counted.
+        rises: for each frame, by how much more strictly people are judged; see ``agent.adaptation.rise``.
     """
 
     def __init__(self, source: Source, adapter: Adapts, every_s: float) -> None:
@@ -29,7 +30,9 @@ class Cabinsense:
         self._adapter, self._every_s = adapter, every_s
         self._due = every_s
         self._filter: Float32 | None = None
+        self._rise = 0.0
         self.notes: Counter[str] = Counter()
+        self.rises: list[float] = []
 
     def step(self, chips: Chips, tracks: NDArray[np.int64], times: NDArray[np.float64]) -> Answer:
         """See ``Method.step``."""
@@ -37,6 +40,7 @@ class Cabinsense:
         for index, (track, at) in enumerate(zip(tracks.tolist(), times.tolist(), strict=True)):
             found = self._network.run(self._filtered(chips[index])[None])
             answers.append((found["emotion"], embeddings(found)))
+            self.rises.append(round(self._rise, 5))
             probabilities = tuple(softmax(found["emotion"][0]).tolist())
             self._adapter.observe(Sample(chips[index], probabilities, track, at))
             if at >= self._due:
@@ -53,6 +57,7 @@ class Cabinsense:
         if proposal.accepted:
             norms, self._filter = divide(proposal.norms)
             self._network.write_norms(norms)
+            self._rise = proposal.rise
 
     def _filtered(self, chip: Chips) -> Chips:
         return chip if self._filter is None else apply(chip, self._filter)

@@ -3,7 +3,8 @@
 A rate is accuracy where expressions were named. Where people were compared it is TAR at the threshold that gives a FAR
 of 1 % on the clean faces of the same pairs, frozen source: the agent does not know of the shift, its threshold stays.
 As a method may win TAR there by making everybody alike, the FAR at that threshold stands beside, and the TAR at a
-threshold chosen anew.
+threshold chosen anew. A method that says by how much the threshold is to rise while it answers (ours does) is judged by
+the threshold so raised.
 """
 
 from collections import defaultdict
@@ -44,6 +45,7 @@ class Rates(Struct, frozen=True, kw_only=True):
         after: gain over the frozen source on the clean faces behind the stream.
         after_worst: the least of a seed.
         far: of people, at the threshold that was chosen clean.
+        rise: mean rise of that threshold; see ``agent.adaptation.rise``.
         own_frozen: TAR at a threshold chosen anew for a FAR of 1 %, frozen.
         own_adapted: the same, of the method.
         ms: milliseconds a frame.
@@ -65,6 +67,7 @@ class Rates(Struct, frozen=True, kw_only=True):
     after: float
     after_worst: float
     far: float | None = None
+    rise: float | None = None
     own_frozen: float | None = None
     own_adapted: float | None = None
     ms: float
@@ -119,6 +122,7 @@ class _Score(Struct, frozen=True):
     clean: float
     after: float
     far: float | None
+    rise: float | None
     own_frozen: float | None
     own_adapted: float | None
 
@@ -151,7 +155,7 @@ def right(cell: Cell, answers: Sequence[float] | None = None) -> Bools:
         cell: the cell.
         answers: others to its frames; else its own.
     """
-    given = np.array(cell.answers if answers is None else answers)
+    given = np.array(_judged(cell) if answers is None else answers)
     if cell.run.task == "identity":
         return np.asarray((given >= threshold(cell)) == np.array(cell.truth, bool))
     return np.asarray(given == np.array(cell.truth))
@@ -160,6 +164,16 @@ def right(cell: Cell, answers: Sequence[float] | None = None) -> Bools:
 def threshold(cell: Cell) -> float:
     """The cosine for a FAR of 1 % on the stream's pairs, clean."""
     return tar_at_far(*_pairs(cell, cell.reference, slice(None, cell.cut)), FAR).threshold
+
+
+def _judged(cell: Cell) -> Sequence[float]:
+    """A cell's answers such that the threshold that was chosen clean suits them.
+
+    With a rise r a cosine c must reach t + r (1 - t), which is to say (c - r) / (1 - r) must reach t.
+    """
+    if not any(cell.rises):
+        return cell.answers
+    return [(answer - rise) / (1 - rise) for answer, rise in zip(cell.answers, cell.rises, strict=True)]
 
 
 def _pairs(cell: Cell, answers: Sequence[float], part: slice) -> tuple[NDArray[np.float64], Bools]:
@@ -179,22 +193,24 @@ def _score(cell: Cell, frozen: Cell) -> _Score:
             clean=float(clean[counted].mean()),
             after=float(hits[after].mean() - before[after].mean()),
             far=None,
+            rise=None,
             own_frozen=None,
             own_adapted=None,
         )
-    fixed = threshold(cell)
+    fixed, judged = threshold(cell), _judged(cell)
 
     def tar(answers: Sequence[float], part: slice) -> float:
         return at_threshold(*_pairs(cell, answers, part), fixed).tar
 
-    own = [tar_at_far(*_pairs(cell, each, counted), FAR).tar for each in (frozen.answers, cell.answers)]
+    own = [tar_at_far(*_pairs(cell, each, counted), FAR).tar for each in (frozen.answers, judged)]
     return _Score(
         cell=cell,
         frozen=tar(frozen.answers, counted),
-        adapted=tar(cell.answers, counted),
+        adapted=tar(judged, counted),
         clean=tar(cell.reference, counted),
-        after=tar(cell.answers, after) - tar(frozen.answers, after),
-        far=at_threshold(*_pairs(cell, cell.answers, counted), fixed).far,
+        after=tar(judged, after) - tar(frozen.answers, after),
+        far=at_threshold(*_pairs(cell, judged, counted), fixed).far,
+        rise=_mean(cell.rises[counted] or [0.0]),
         own_frozen=own[0],
         own_adapted=own[1],
     )
@@ -225,6 +241,7 @@ def _rates(scores: Sequence[_Score]) -> Rates:
         after=_mean([score.after for score in scores]),
         after_worst=min(score.after for score in scores),
         far=_mean_of([score.far for score in scores]),
+        rise=_mean_of([score.rise for score in scores]),
         own_frozen=_mean_of([score.own_frozen for score in scores]),
         own_adapted=_mean_of([score.own_adapted for score in scores]),
         ms=1e3 * sum(score.cell.seconds for score in scores) / frames,

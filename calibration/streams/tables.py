@@ -89,11 +89,12 @@ def _people(order: str, rates: Sequence[Rates]) -> Grid:
             rate.method,
             _per_cent(rate.adapted),
             _per_cent(rate.far),
+            "" if rate.rise is None else f"{rate.rise:.3f}",
             _per_cent(rate.own_adapted),
         )
         for rate in rates
     ]
-    headings = ("shift", "method", "TAR, clean threshold", "FAR there", "TAR, threshold chosen anew")
+    headings = ("shift", "method", "TAR, clean threshold", "FAR there", "rise", "TAR, threshold chosen anew")
     return Grid(f"{order}: TAR at FAR 1 %, in %", headings, rows)
 
 

@@ -62,7 +62,8 @@ class Scaled:
             norms = {"norm.elsewhere.scale": np.ones(3, np.float32)}
         elif self._fault == "refuses":
             return Proposal(False, {}, "no_gain", {"gain": gain})
-        return Proposal(True, norms, "better", {"gain": gain, "chips": float(len(self._means))})
+        rise = 0.25 if self._fault == "raises the threshold" else 0.0
+        return Proposal(True, norms, "better", {"gain": gain, "chips": float(len(self._means))}, rise)
 
     def reset(self, reason: str) -> Proposal:
         self._means = []

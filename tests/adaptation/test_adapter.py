@@ -44,6 +44,21 @@ def test_noise_is_answered_with_other_norms_and_good_light_takes_them_back(drive
     assert drive.through(faces, 40) == {}
 
 
+def test_people_are_judged_more_strictly_while_other_norms_run(model, pack, faces):
+    bank = read_bank(pack.bank, model)
+    rises = np.where(np.array(bank.conditions) == "noise", np.float32(0.5), np.float32(0))
+    adapter = Adapter(model, dataclasses.replace(bank, rises=rises), SETTINGS)
+    drive = Drive(adapter, np.array(pack.manifest.face.template, np.float32))
+    drive.through(faces, 40, "sensor_noise", 4)
+    drive.through(faces, 40)
+    better = next(each for each in drive.decisions if each.reason == "better")
+    assert better.rise == pytest.approx(0.5 * better.figures["noise"], abs=1e-3)
+    confirmed = next(each for each in drive.decisions if each.reason == "confirmed" and each.norms)
+    assert confirmed.rise > 0.4
+    assert drive.decisions[-1].norms == {}
+    assert all(each.rise == 0 for each in drive.decisions if not each.norms)
+
+
 def test_half_an_hours_worth_of_one_neutral_face_moves_nothing(drive, faces):
     assert drive.through(faces[:1], 300) == {}
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agent.adaptation.bank import Bank, BankError, encode_bank, network_digest, read_bank
 from agent.adaptation.chip_filter import adaptable
+from agent.adaptation.rise import HIGHEST, raised
 from engines.norms import read_norms
 
 
@@ -32,6 +33,7 @@ def a_bank(model: onnx.ModelProto, **changes: object) -> Bank:
             "dark": {name: value * np.float32(2) for name, value in source.items()},
             "blur": {name: value * np.float32(4) for name, value in source.items()},
         },
+        "rises": np.float32([0, 0.25, 0.1]),
     }
     return Bank(**(values | changes))
 
@@ -47,6 +49,7 @@ def test_what_is_written_is_read(model, tmp_path):
     found = read_bank(written(tmp_path, bank), model)
     assert (found.conditions, found.layers, found.network) == (bank.conditions, bank.layers, bank.network)
     assert np.array_equal(found.weight, bank.weight)
+    assert np.array_equal(found.rises, bank.rises)
     assert all(
         np.array_equal(found.norms[condition][name], value)
         for condition, norms in bank.norms.items()
@@ -67,7 +70,7 @@ def test_the_source_mixes_to_itself_and_others_to_what_lies_between(model):
 def test_conditions_are_probabilities_whatever_the_moments(moments):
     bank = Bank(
         "", ("source", "a"), ("input",), np.zeros(6, np.float32), np.ones(6, np.float32),
-        np.ones((6, 2), np.float32) * np.float32([1, -1]), np.zeros(2, np.float32), {"a": {}},
+        np.ones((6, 2), np.float32) * np.float32([1, -1]), np.zeros(2, np.float32), {"a": {}}, np.zeros(2, np.float32),
     )  # fmt: skip
     found = bank.log_posterior(np.float32(moments))
     assert np.isfinite(np.exp(found)).all()
@@ -93,11 +96,47 @@ def test_norms_of_another_shape_are_refused(model, tmp_path):
         {"weight": np.ones((5, 3), np.float32)},
         {"bias": np.full(3, np.nan, np.float32)},
         {"spread": np.zeros(6, np.float32)},
+        {"rises": np.float32([0, 0.25])},
+        {"rises": np.float32([0, -0.1, 0])},
+        {"rises": np.float32([0, 1, 0])},
+        {"rises": np.float32([0, np.nan, 0])},
+        {"rises": np.float32([0.1, 0, 0])},
     ],
 )
 def test_a_bank_that_makes_no_sense_is_refused(model, tmp_path, changes):
     with pytest.raises(BankError, match="no norm bank"):
         read_bank(written(tmp_path, a_bank(model, **changes)), model)
+
+
+def test_a_bank_that_does_not_say_what_strangers_become_is_refused(model, tmp_path):
+    path = written(tmp_path, a_bank(model))
+    with np.load(path) as file:
+        older = {name: file[name] for name in file.files if name not in {"version", "rises"}}
+    np.savez(path, **older)
+    with pytest.raises(BankError, match=r"version 1, and 2 is needed.*cabinsense calibrate conditions"):
+        read_bank(path, model)
+    np.savez(path, **older, version=np.array(3))
+    with pytest.raises(BankError, match=r"version 3"):
+        read_bank(path, model)
+    np.savez(path, **older, version=np.array([1, 2]))
+    with pytest.raises(BankError, match=r"no norm bank"):
+        read_bank(path, model)
+
+
+def test_the_threshold_rises_as_much_as_a_condition_is_probable(model):
+    bank = a_bank(model)
+    assert bank.rise(np.float32([1, 0, 0])) == 0
+    assert bank.rise(np.float32([0.5, 0.5, 0])) == pytest.approx(0.125)
+    assert bank.rise(np.float32([0, 0.2, 0.8])) == pytest.approx(0.13)
+    # A quarter of the way from 0.92 to 1.
+    assert raised(0.92, bank.rise(np.float32([0, 1, 0]))) == pytest.approx(0.94)
+
+
+@given(st.floats(-1, 1), st.floats(0, HIGHEST))
+def test_a_raised_threshold_lies_between_what_it_was_and_one(threshold, rise):
+    assert raised(threshold, 0.0) == threshold
+    assert threshold <= raised(threshold, rise) + 1e-12
+    assert raised(threshold, rise) <= 1 + 1e-12
 
 
 def test_a_damaged_file_is_refused_by_name(model, tmp_path):

@@ -28,7 +28,7 @@ SOURCE = {"norm.a.scale": np.ones(4, np.float32), "norm.a.shift": np.zeros(4, np
 
 def proposed(name: str = "norm.a.scale", value: np.ndarray | None = None) -> Decided:
     values = np.arange(4, dtype=np.float32) if value is None else value
-    return decided(Proposal(True, {name: values}, "better", {"gain": 1.5}), 3, 0.25)
+    return decided(Proposal(True, {name: values}, "better", {"gain": 1.5}, 0.125), 3, 0.25)
 
 
 def received(*pieces: bytes, longest: int = 1 << 20) -> list[bytes]:
@@ -48,6 +48,7 @@ def test_a_proposal_arrives_as_it_was_made():
     (body,) = received(frame(proposed()))
     message = from_worker(body)
     assert (message.epoch, message.accepted, message.reason, message.seconds) == (3, True, "better", 0.25)
+    assert message.rise == 0.125
     norms = norms_of(message, SOURCE)
     assert list(norms) == ["norm.a.scale"]
     assert norms["norm.a.scale"].tolist() == [0, 1, 2, 3]
@@ -102,6 +103,9 @@ def test_norms_that_cannot_be_are_refused(message, match):
         Decided(0, True, "x" * 65, 0.0),
         Decided(0, True, "better", -1.0),
         Decided(0, True, "better", 0.0, figures={str(i): 0.0 for i in range(201)}),
+        Decided(0, True, "better", 0.0, rise=-0.1),
+        Decided(0, True, "better", 0.0, rise=1.0),
+        Decided(0, True, "better", 0.0, rise=float("nan")),
         Failed("x" * 2001),
         Beat(-1.0, True),
     ],

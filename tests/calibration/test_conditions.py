@@ -14,9 +14,10 @@ from agent.adaptation.chip_filter import adaptable  # noqa: E402
 from agent.adaptation.network import FaceNetwork, FilteredNetwork  # noqa: E402
 from agent.adaptation.types import Norms  # noqa: E402
 from calibration import conditions  # noqa: E402
-from calibration.conditions import Recipe, Teacher, loss, make_bank, teach, train_condition  # noqa: E402
+from calibration.conditions import Recipe, loss, make_bank, train_condition  # noqa: E402
 from calibration.conditions_run import BANK, _claim, make  # noqa: E402
 from calibration.fer2013 import read_split, to_chip  # noqa: E402
+from calibration.teacher import Teacher, teach  # noqa: E402
 from engines.errors import UserError  # noqa: E402
 
 RECIPE = Recipe(threads=1, bfloat16=False, images=48, faces=16, steps=6, batch=8, samples=24)
@@ -44,11 +45,17 @@ def teacher(model, pack, fer2013) -> Teacher:
     chosen = np.random.default_rng(0).permutation(len(images))[:64]
     chips = np.stack([to_chip(images[index]) for index in chosen])
     known = np.concatenate([labels[chosen[:48]], np.full(16, -1, np.int64)])
-    return teach(model, chips, known, np.array(pack.manifest.face.template, np.float32))
+    people = np.concatenate([np.full(40, -1, np.int64), np.arange(24)])
+    template = np.array(pack.manifest.face.template, np.float32)
+    return teach(model, chips, known, people, template, 1, silent)
 
 
 def loss_of(
-    model: onnx.ModelProto, teacher: Teacher, kinds: tuple[str, ...], norms: Norms | None = None
+    model: onnx.ModelProto,
+    teacher: Teacher,
+    kinds: tuple[str, ...],
+    norms: Norms | None = None,
+    recipe: Recipe = RECIPE,
 ) -> float:
     everybody = np.arange(len(teacher.chips))
     chips = teacher.suffering(everybody, kinds, np.random.default_rng(9))
@@ -57,7 +64,8 @@ def loss_of(
     with torch.inference_mode():
         answers = network(torch.from_numpy(chips))
     taught = (torch.from_numpy(each) for each in (teacher.embeddings, teacher.logits, teacher.labels))
-    return float(loss(answers, *taught, RECIPE))
+    others = (torch.from_numpy(each) for each in teacher.others(everybody, 64, np.random.default_rng(3)))
+    return float(loss(answers, *taught, *others, recipe))
 
 
 def test_some_steps_bring_the_answers_nearer_to_those_in_good_light(model, teacher):
@@ -65,6 +73,18 @@ def test_some_steps_bring_the_answers_nearer_to_those_in_good_light(model, teach
     kinds = ("sensor_noise",)
     assert loss_of(model, teacher, kinds, norms) < loss_of(model, teacher, kinds)
     assert norms.keys() == adaptable(model).keys()
+
+
+def test_what_another_bank_has_learnt_is_gone_on_from(model, teacher):
+    source = adaptable(model)
+    begun = train_condition(model, teacher, ["sensor_noise"], RECIPE, silent)
+    still = dataclasses.replace(RECIPE, steps=1, learning_rate=1e-12, filter_rate=1e-12)
+    found = train_condition(model, teacher, ["sensor_noise"], still, silent, begun)
+    moved = np.concatenate([(found[name] - source[name]).ravel() for name in source])
+    before = np.concatenate([(begun[name] - source[name]).ravel() for name in source])
+    way = float(moved @ before / (before @ before))
+    assert way in [pytest.approx(share, abs=1e-3) for share in (0.25, 0.5, 0.75, 1)]
+    assert moved == pytest.approx(way * before, abs=1e-4)
 
 
 def test_where_nothing_is_to_be_learnt_it_stays_at_the_source(model, teacher):
@@ -81,16 +101,39 @@ def test_the_same_seed_learns_the_same(model, teacher):
 
 def test_faces_in_good_light_leave_nothing_to_be_learnt_but_their_labels(model, teacher):
     blind = dataclasses.replace(teacher, labels=np.full(64, -1, np.int64))
-    assert loss_of(model, blind, ()) == pytest.approx(0, abs=1e-4)
-    assert loss_of(model, blind, ("sensor_noise",)) > 0.05
+    # Nor can people be told apart better than they are in good light.
+    plain = dataclasses.replace(RECIPE, contrast=0)
+    assert loss_of(model, blind, (), recipe=plain) == pytest.approx(0, abs=1e-4)
+    assert loss_of(model, blind, ("sensor_noise",), recipe=plain) > 0.05
 
 
 def test_the_loss_is_that_of_the_books():
     answers = {"embedding": torch.tensor([[0.6, 0.8]]), "emotion": torch.tensor([[0.0, 0.0]])}
     given = torch.tensor([[1.0, 0.0]]), torch.log(torch.tensor([[0.9, 0.1]])), torch.tensor([0])
-    found = float(loss(answers, *given, Recipe(consistency=10, expression=0.5)))
+    # Two others: a stranger, at right angles to the clean embedding, and the same person.
+    others = torch.tensor([[0.0, 1.0], [0.8, 0.6]]), torch.tensor([[True, False]])
+    recipe = Recipe(consistency=10, expression=0.5, contrast=2, temperature=0.5, relations=3)
+    found = float(loss(answers, *given, *others, recipe))
     divergence = 0.9 * np.log(0.9 / 0.5) + 0.1 * np.log(0.1 / 0.5)
-    assert found == pytest.approx(10 * (1 - 0.6) + 0.5 * divergence + 0.5 * np.log(2), abs=1e-5)
+    contrast = -np.log(np.exp(0.6 / 0.5) / (np.exp(0.6 / 0.5) + np.exp(0.8 / 0.5)))
+    relations = ((0.8 - 0.0) ** 2 + (0.96 - 0.8) ** 2) / 2
+    expected = 10 * (1 - 0.6) + 0.5 * divergence + 0.5 * np.log(2) + 2 * contrast + 3 * relations
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_other_pictures_of_a_person_are_no_strangers_to_them():
+    people = np.array([-1, -1, 7, 7, 8])
+    vectors = np.eye(5, dtype=np.float32)
+    blank = np.zeros((5, 4, 4, 3), np.uint8)
+    found = Teacher(blank, np.full(5, -1), people, vectors, vectors, np.zeros((5, 2), np.float32))
+    embeddings, strangers = found.others(np.array([0, 2, 4]), 9, np.random.default_rng(0))
+    drawn = embeddings.argmax(axis=1)
+    assert sorted(drawn.tolist()) == [2, 3, 4]  # only faces whose people are known
+    order = np.argsort(drawn)
+    assert strangers[:, order].tolist() == [[True, True, True], [False, False, True], [True, True, False]]
+    nobody = dataclasses.replace(found, people=np.full(5, -1))
+    embeddings, strangers = nobody.others(np.array([1]), 9, np.random.default_rng(0))
+    assert strangers.sum() == 4  # where nobody is known, a face is no stranger to itself
 
 
 def test_a_bank_tells_its_conditions_apart(model, teacher, monkeypatch):
@@ -100,6 +143,8 @@ def test_a_bank_tells_its_conditions_apart(model, teacher, monkeypatch):
     assert bank.conditions == ("source", "dark", "noise")
     from agent.adaptation.probe import Probe
 
+    assert bank.rises[0] == 0
+    assert ((bank.rises >= 0) & (bank.rises < 1)).all()
     probe, rng = Probe(model, bank.layers), np.random.default_rng(4)
     right = 0
     for number, kinds in enumerate(((), ("low_light",), ("sensor_noise",))):
@@ -122,6 +167,8 @@ def test_a_run_goes_on_where_it_was_cut_off(model, pack, fer2013, lfw, tmp_path,
     found = read_bank(tmp_path / BANK, model)
     with pytest.raises(UserError, match=r"dark\.npz, noise\.npz were trained by another recipe"):
         make(pack, fer2013, lfw, [], dataclasses.replace(recipe, steps=2), tmp_path, silent)
+    with pytest.raises(UserError, match=r"from another start"):
+        make(pack, fer2013, lfw, [], recipe, tmp_path, silent, tmp_path / BANK)
     assert found.conditions == ("source", "dark", "noise")
 
 
@@ -137,3 +184,13 @@ def test_a_leftover_that_is_no_condition_is_named(pack, fer2013, lfw, tmp_path):
     (tmp_path / "dark.npz").write_bytes(b"cut off")
     with pytest.raises(UserError, match=r"dark\.npz: not the norms of a condition"):
         make(pack, fer2013, lfw, [], RECIPE, tmp_path, silent)
+
+
+def test_the_less_a_network_tells_people_apart_the_more_strictly_they_are_judged(model, teacher, monkeypatch):
+    monkeypatch.setattr(conditions, "CONDITIONS", {"dim": (), "dull": ()})  # faces as they are
+    source = adaptable(model)
+    last = [name for name in source if name.startswith("norm.level0.") and name.endswith(".scale")]
+    dull = source | {name: np.zeros_like(source[name]) for name in last}
+    rises = conditions.measure_rises(model, teacher, {"dim": source, "dull": dull}, RECIPE, silent)
+    assert rises[:2].tolist() == [0, 0]
+    assert rises[2] > 0.05

@@ -358,6 +358,32 @@ def test_people_and_prometheus_are_told_how_the_adaptation_is(start):
     assert 'cabinsense_adaptation_decisions_total{outcome="reset"} 0.0' in figures
 
 
+def test_whoever_is_seen_by_an_adapted_network_is_judged_by_the_raised_threshold(start):
+    cabin = start(fault="raises the threshold")
+    assert cabin.hears("adaptation", state="adapted")["rise"] == 0.25
+    cabin.hears("identity", threshold=0.625)  # 0.5 and a quarter of the way from there to 1
+    cabin.wait_until(lambda: cabin.live.health.adaptation and cabin.live.health.adaptation.rise == 0.25)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(describe(cabin.ask(GetStatus(), Status)))
+    assert "identity threshold raised by 25% of the way to 1" in console.export_text()
+    off = msgspec.structs.replace(cabin.wanted.adaptation, tier="off")
+    cabin.wanted = msgspec.structs.replace(cabin.wanted, adaptation=off)
+    cabin.daemon.reload()
+    assert cabin.hears("adaptation", reason="reset:settings")["rise"] == 0.0
+    cabin.wait_until(lambda: cabin.live.face.in_use is None)
+    before = len(cabin.told("identity", threshold=0.5))
+    cabin.hears("identity", times=before + 1, threshold=0.5)
+    cabin.no_frame_was_lost()
+
+
+def test_without_a_rise_people_are_judged_as_ever(start):
+    cabin = start()
+    assert cabin.hears("adaptation", state="adapted")["rise"] == 0.0
+    before = len(cabin.told("identity", threshold=0.5))
+    cabin.hears("identity", times=before + 1, threshold=0.5)
+    assert {event["threshold"] for event in cabin.told("identity")} <= {0.5, None}
+
+
 def test_it_is_turned_on_and_off_while_the_daemon_runs(start):
     cabin = start('tier = "off"')
     cabin.hears("face", times=5)

@@ -28,8 +28,8 @@ class Brightens:
         norms = {"norm.input.scale": 2 * self.scale}
         return (
             None,
-            Proposal(True, norms, "better", {}),
-            Proposal(False, {"norm.input.scale": 9 * self.scale}, "collapse", {}),
+            Proposal(True, norms, "better", {}, 0.25),
+            Proposal(False, {"norm.input.scale": 9 * self.scale}, "collapse", {}, 0.75),
             Proposal(True, {}, "reset:scene", {}),
             *[None] * 9,
         )[self.proposals - 1]
@@ -50,6 +50,7 @@ def test_what_is_accepted_answers_from_the_next_frame_on(small):
     # It is asked behind frames 5, 10, 15, 20 and 25: nothing yet, brighter, refused, back to the source.
     assert same.tolist() == [True] * 11 + [False] * 10 + [True] * 11
     assert own.notes == {"accepted: better": 1, "refused: collapse": 1, "accepted: reset:scene": 1}
+    assert own.rises == [0.0] * 11 + [0.25] * 10 + [0.0] * 11
     sample = adapter.seen[3]
     assert (sample.chip == chips[3]).all()
     assert (sample.track, sample.at) == (3, pytest.approx(0.6))

@@ -1,5 +1,6 @@
 """The figures, on streams made up by hand."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -111,6 +112,23 @@ def test_people_are_compared_at_the_threshold_that_was_chosen_clean():
     assert rates["tent"].adapted == 1.0
     assert rates["tent"].far > 0.2
     assert rates["tent"].own_adapted == pytest.approx(rates["bn"].own_adapted)
+
+
+def test_who_raises_the_threshold_is_judged_by_the_raised_one():
+    clean = people("frozen", None)
+    # Half of the way to 1 from wherever they were: what is alike by 0.5 more is found out by a rise of one half.
+    alike = 1 - 0.5 * (1 - np.array(clean.reference[:300]))
+    plain = people("bn", alike)
+    strict = msgspec.structs.replace(people("tent", alike), rises=[0.5] * 300 + [0.0] * 300)
+    rates = {rate.method: rate for rate in report(IDENTITY, [clean, plain, strict]).rates}
+    assert rates["bn"].far > 0.2
+    assert (rates["bn"].rise, rates["tent"].rise) == (0.0, 0.5)
+    assert rates["tent"].far == pytest.approx(0.01)
+    assert rates["tent"].adapted == rates["tent"].clean
+    assert rates["tent"].after == 0
+    assert right(strict)[:300].tolist() == right(clean)[:300].tolist()
+    _, _, table = grids(report(IDENTITY, [clean, strict]))
+    assert "| 0.500 |" in table.markdown()
 
 
 def test_tables_say_it_in_markdown():
