@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET
 
 from agent.config import Config, ConfigError
 from agent.config import Engine as Settings
@@ -64,12 +65,28 @@ def load(pack: Pack, config: Config, *, gated: bool = True, coarse: bool = False
         engines = _engines(pack, size, plain, gated, coarse)
         notes = (f"the models run on ONNX Runtime and the processor, as engine.fallback allows: {error}",)
         log.warning(notes[0])
-    networks = Networks(pack.manifest, engines[0], engines[1], notes, *engines[2:])
+    landmarks = _landmarks(pack, settings.threads)
+    networks = Networks(pack.manifest, engines[0], engines[1], notes, *engines[2:], landmarks=landmarks)
     heads = {"embedding": (1, face.dim), "emotion": (1, len(face.labels))}
     _expect(pack.face, networks.face.inputs, {"chip": (1, face.side, face.side, 3)})
     _expect(pack.face, networks.face.outputs, heads)
     _expect(pack.detector, networks.detector.inputs, {"image": (1, size["H"], size["W"], 3)})
     return networks
+
+
+def _landmarks(pack: Pack, threads: int) -> Engine | None:
+    """The landmark network of a pack that has one.
+
+    It is too small to gain anything elsewhere, and decides how every face is aligned: it runs as it was trained, in
+    FP32 on ONNX Runtime's processor kernels, whatever runs the others.
+    """
+    model = pack.manifest.landmarks
+    if pack.landmarks is None or model is UNSET:
+        return None
+    engine = OnnxRuntimeEngine.load(pack.landmarks, SessionSettings(threads, dims={"N": 1}))
+    _expect(pack.landmarks, engine.inputs, {"chip": (1, model.side, model.side, 3)})
+    _expect(pack.landmarks, engine.outputs, {"points": (1, 10)})
+    return engine
 
 
 def _expect(file: Path, specs: Iterable[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> None:

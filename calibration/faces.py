@@ -5,24 +5,36 @@ import time
 from pathlib import Path
 
 import numpy as np
+from msgspec import UNSET
 
 from agent import networks
 from agent.config import Config, Engine
 from agent.images import SUFFIXES, ImageError, decode_image, read_image
-from agent.perception.align import align
+from agent.perception.align import align, warp
 from agent.perception.chain import FaceReader
+from agent.perception.landmarks import square
 from agent.perception.types import Detection, Float32, Image
 from calibration.lfw import central
 from engines.pack import verify
 
-__all__ = ["SUFFIXES", "Detection", "FaceFinder", "Image", "ImageError", "decode_image", "read_image"]
+__all__ = [
+    "SUFFIXES",
+    "Detection",
+    "FaceFinder",
+    "Image",
+    "ImageError",
+    "decode_image",
+    "read_image",
+    "square",
+    "warp",
+]
 
 
 class FaceFinder:
     """A pack's detector, and its way to align a face.
 
     Attributes:
-        digest: of all that decides how a face is cut: detector and template, as 64 hex digits.
+        digest: of all that decides how a face is cut: detector, landmark network and template, as 64 hex digits.
     """
 
     def __init__(self, pack: Path, threads: int = 1) -> None:
@@ -40,6 +52,8 @@ class FaceFinder:
         config = Config(engine=Engine(threads=threads))
         detector, face = verified.manifest.detector, verified.manifest.face
         decisive = f"{detector.sha256} {detector.decoder} {face.side} {face.template}"
+        if verified.manifest.landmarks is not UNSET:
+            decisive += f" {verified.manifest.landmarks.sha256} {verified.manifest.landmarks.margin}"
         self.digest = hashlib.sha256(decisive.encode()).hexdigest()
         self._networks = networks.load(verified, config)
         self._reader = FaceReader(self._networks, config, time.perf_counter)

@@ -391,6 +391,7 @@ class Bench:
             self.pack.manifest,
             self.reference.detector if detector is None else self._engine(detector),
             self.reference.face if face is None else self._engine(face),
+            landmarks=self.reference.landmarks,
         )
 
     def _engine(self, model: onnx.ModelProto) -> Engine:

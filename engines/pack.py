@@ -75,11 +75,27 @@ class FaceModel(Model, frozen=True, kw_only=True):
             raise ValueError("steps must rise in the number of people")
 
 
+class LandmarkModel(Model, frozen=True, kw_only=True):
+    """A landmark network: input ``chip`` uint8 BGR [N, side, side, 3], output ``points`` float32 [N, 10].
+
+    The chip shows the square about a face's box; the points are x and y of left eye, right eye, nose tip and the
+    corners of the mouth, as seen, in the chip's pixels.
+
+    Attributes:
+        side: side of the chip in pixels.
+        margin: of the square on each side, in parts of the box's longer side.
+    """
+
+    side: Annotated[int, Meta(ge=16, le=1024)]
+    margin: Annotated[float, Meta(ge=0, le=2)]
+
+
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The content of ``pack.toml``.
 
     Attributes:
         recipe: digest of what made the pack, where it was made by a recipe; another recipe would make another pack.
+        landmarks: tells where the landmarks of each face lie; without it the detector does.
         adaptation: the norm bank for ``face``, see ``agent.adaptation.bank``; a pack without one cannot adapt.
     """
 
@@ -88,6 +104,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     recipe: str = ""
     detector: DetectorModel
     face: FaceModel
+    landmarks: LandmarkModel | UnsetType = UNSET
     adaptation: Model | UnsetType = UNSET
 
     @property
@@ -96,12 +113,14 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
         Two packs of one digest may share a gallery; a new threshold or a better licence text changes nothing here.
         """
-        decisive = {
+        decisive: dict[str, object] = {
             "detector": self.detector.sha256,
             "decoder": self.detector.decoder,
             "face": self.face.sha256,
             "template": self.face.template,
         }
+        if self.landmarks is not UNSET:
+            decisive["landmarks"] = (self.landmarks.sha256, self.landmarks.margin)
         return hashlib.sha256(msgspec.json.encode(decisive, order="sorted")).hexdigest()
 
 
@@ -120,6 +139,12 @@ class Pack(Struct, frozen=True):
     def face(self) -> Path:
         """The face network's file."""
         return self.path / self.manifest.face.file
+
+    @property
+    def landmarks(self) -> Path | None:
+        """The landmark network's file, if the pack has one."""
+        model = self.manifest.landmarks
+        return None if model is UNSET else self.path / model.file
 
     @property
     def bank(self) -> Path | None:
@@ -162,7 +187,7 @@ def verify(path: Path) -> Pack:
         PackError: the manifest is missing or wrong, or a file is missing or has another digest.
     """
     manifest = read_manifest(path)
-    for model in (manifest.detector, manifest.face, manifest.adaptation):
+    for model in (manifest.detector, manifest.face, manifest.landmarks, manifest.adaptation):
         if model is UNSET:
             continue
         found = file_digest(path / model.file)

@@ -72,7 +72,10 @@ def list_packs(
             continue
         entries.append({"path": str(path), "digest": manifest.digest, "manifest": manifest})
         face, detector = manifest.face, manifest.detector
-        licences = Text(f"detector: {detector.licence}\nface: {face.licence}")
+        told = f"detector: {detector.licence}\nface: {face.licence}"
+        if manifest.landmarks is not msgspec.UNSET:
+            told += f"\nlandmarks: {manifest.landmarks.licence}"
+        licences = Text(told)
         table.add_row(path.name, manifest.digest[:12], str(face.threshold), licences)
     if as_json:
         typer.echo(msgspec.json.encode(entries))

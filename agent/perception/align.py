@@ -33,13 +33,34 @@ def similarity(points: Float32, template: Float32) -> Float32:
     return np.array(rows, np.float32)
 
 
+def alignable(landmarks: Float32) -> bool:
+    """Whether float32 [5, 2] are numbers, and not all on one spot, so that a similarity is defined."""
+    return bool(np.isfinite(landmarks).all() and np.ptp(landmarks, axis=0).max() >= 1)
+
+
 def align(image: Image, landmarks: Float32, template: Float32, chip: Image) -> None:
     """Write the aligned face into ``chip`` (uint8 BGR [side, side, 3]); outside the frame it is black.
 
+    Args:
+        image: the frame.
+        landmarks: float32 [5, 2] of the face in it.
+        template: float32 [5, 2], where they are to lie in the chip.
+        chip: to be written.
+    """
+    warp(image, similarity(landmarks, template), chip)
+
+
+def warp(image: Image, matrix: Float32, chip: Image) -> None:
+    """Write what ``matrix`` brings there into ``chip`` (uint8 [height, width, 3]); outside the image it is black.
+
     Faces larger than the chip are averaged down in halves first: a bilinear sample of a face four times too large
     would read one pixel in sixteen, and the noise of the others would not be averaged away.
+
+    Args:
+        image: uint8 [height, width, 3].
+        matrix: float32 [2, 3], a similarity, mirrored or not, from the image's pixels to the chip's.
+        chip: to be written.
     """
-    matrix = similarity(landmarks, template)
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     height, width = chip.shape[:2]
     if scale < 0.5:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import UNSET
 
 from agent.config import Config
 from agent.perception.align import align
 from agent.perception.budget import TOP, Budget, Plan
 from agent.perception.detector import DECODERS, fill, letterbox, suppress, to_frame
+from agent.perception.landmarks import LandmarkReader
 from agent.perception.quality import QualityGate
 from agent.perception.tracker import Track, Tracker
 from agent.perception.types import (
@@ -31,7 +33,7 @@ from engines.pack import Manifest
 Clock = Callable[[], float]
 Matcher = Callable[[Float32], Match]
 
-ENGINE_STEPS = ("detect", "face")
+ENGINE_STEPS = ("detect", "landmarks", "face")
 """The steps that are nothing but a run of an engine."""
 
 
@@ -45,6 +47,7 @@ class Networks:
         face: embedding and emotion of a chip.
         coarse: finds faces in a picture of half the width and height; None where that is not to be had.
         notes: what a person should know of how they run, in words; empty when they run as the configuration asks.
+        landmarks: tells where the landmarks of a face lie; None where the detector does.
     """
 
     manifest: Manifest
@@ -52,10 +55,11 @@ class Networks:
     face: Engine
     notes: tuple[str, ...] = ()
     coarse: Engine | None = None
+    landmarks: Engine | None = None
 
     def close(self) -> None:
         """Release the engines."""
-        for engine in (self.detector, self.face, self.coarse):
+        for engine in (self.detector, self.face, self.coarse, self.landmarks):
             if engine is not None:
                 engine.close()
 
@@ -116,6 +120,9 @@ class FaceReader:
         }
         self.chip: Image = networks.face.buffer("chip")[0]
         self._template = np.array(face.template, np.float32)
+        self._landmarks: LandmarkReader | None = None
+        if networks.landmarks is not None and networks.manifest.landmarks is not UNSET:
+            self._landmarks = LandmarkReader(networks.landmarks, networks.manifest.landmarks)
         self.reconfigure(config)
 
     def use_face(self, engine: Engine) -> None:
@@ -145,6 +152,9 @@ class FaceReader:
         found = suppress(self._decode(maps, self._settings.threshold), self._settings.overlap)
         detections = to_frame(found, box, (width, height))[: self._settings.max_faces]
         self.timer.lap("decode")
+        if self._landmarks is not None:
+            detections = self._landmarks.mark(image, detections)
+            self.timer.lap("landmarks")
         return detections
 
     def look(self, image: Image, detection: Detection) -> Look:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from agent.perception.align import alignable
 from agent.perception.types import Detection, Float32, Image
 
 _STRIDE = 4  # CenterFace reads out at a quarter of its input's resolution
@@ -114,7 +115,6 @@ def to_frame(found: Float32, box: Letterbox, frame_size: tuple[int, int]) -> lis
         x1, y1, x2, y2 = np.clip(row[:4] / box.scale, 0, limits).tolist()
         if x2 - x1 >= 1 and y2 - y1 >= 1:
             landmarks = (row[5:15] / np.float32(box.scale)).reshape(5, 2)
-            if np.ptp(landmarks, axis=0).max() < 1:
-                continue  # five landmarks on one spot cannot be aligned
-            detections.append(Detection((x1, y1, x2, y2), float(row[4]), landmarks))
+            if alignable(landmarks):
+                detections.append(Detection((x1, y1, x2, y2), float(row[4]), landmarks))
     return sorted(detections, key=lambda d: -d.area)

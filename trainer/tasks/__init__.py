@@ -12,6 +12,7 @@ TASKS = {
     "simclr": "a backbone from faces without names, by contrast, to start another task from",
     "multitask": "a face network that learns people, contrast and expressions together",
     "relate": "a small network that keeps a finished one's embeddings, or their distances and angles",
+    "landmarks": "a small network that reads five points from a chip about a face's box",
 }
 """What each makes; its module here has the same name and holds it as ``TASK``."""
 

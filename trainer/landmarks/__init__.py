@@ -1,0 +1,1 @@
+"""The landmark network: its layers, its export, and how it is judged."""
