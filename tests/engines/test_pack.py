@@ -11,6 +11,7 @@ from engines.pack import (
     MANIFEST,
     DetectorModel,
     FaceModel,
+    LandmarkModel,
     Manifest,
     PackError,
     encode_manifest,
@@ -51,6 +52,11 @@ def folder(tmp_path):
         (tmp_path / name).write_bytes(data)
     (tmp_path / MANIFEST).write_bytes(encode_manifest(manifest()))
     return tmp_path
+
+
+def landmarks(content=b"finds points", **changes):
+    told = {"side": 96, "margin": 0.2, "licence": "MIT", "source": "made for this test", **changes}
+    return LandmarkModel(file="landmarks.onnx", sha256=hashlib.sha256(content).hexdigest(), **told)
 
 
 def edit(folder, old, new):
@@ -167,3 +173,29 @@ def test_the_digest_names_the_embeddings_not_the_words_about_them():
         manifest(face=replace(face, template=((45, 45.1), *face.template[1:]))),
     ):
         assert other.digest != original.digest
+
+
+def test_a_pack_may_bring_a_network_for_landmarks(folder):
+    assert verify(folder).landmarks is None
+    with_points = manifest(landmarks=landmarks())
+    (folder / MANIFEST).write_bytes(encode_manifest(with_points))
+    with pytest.raises(PackError, match=r"landmarks\.onnx: No such file"):
+        verify(folder)
+    (folder / "landmarks.onnx").write_bytes(b"finds others")
+    with pytest.raises(PackError, match=r"landmarks\.onnx: SHA-256 is"):
+        verify(folder)
+    (folder / "landmarks.onnx").write_bytes(b"finds points")
+    assert verify(folder).manifest == with_points
+    assert verify(folder).landmarks == folder / "landmarks.onnx"
+    edit(folder, "margin = 0.2", "margin = -0.1")
+    with pytest.raises(PackError, match=r"landmarks\.margin"):
+        verify(folder)
+
+
+def test_who_places_the_landmarks_decides_the_embeddings():
+    one = manifest(landmarks=landmarks())
+    assert manifest(landmarks=landmarks(licence="another")).digest == one.digest
+    others = manifest(), manifest(landmarks=landmarks(b"other")), manifest(landmarks=landmarks(margin=0.3))
+    assert one.digest not in {other.digest for other in others}
+    # Without one it is what it ever was: galleries stay good.
+    assert manifest().digest == "24ca610db7915a49a8b81c84b33cce4b454d17e2d3894916fdb46111c20da27c"
