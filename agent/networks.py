@@ -66,7 +66,8 @@ def load(pack: Pack, config: Config, *, gated: bool = True, coarse: bool = False
         notes = (f"the models run on ONNX Runtime and the processor, as engine.fallback allows: {error}",)
         log.warning(notes[0])
     landmarks = _landmarks(pack, settings.threads)
-    networks = Networks(pack.manifest, engines[0], engines[1], notes, *engines[2:], landmarks=landmarks)
+    coarse_detector = engines[2] if len(engines) > 2 else None
+    networks = Networks(pack.manifest, engines[0], engines[1], notes, coarse_detector, landmarks)
     heads = {"embedding": (1, face.dim), "emotion": (1, len(face.labels))}
     _expect(pack.face, networks.face.inputs, {"chip": (1, face.side, face.side, 3)})
     _expect(pack.face, networks.face.outputs, heads)

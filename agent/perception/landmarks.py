@@ -49,9 +49,10 @@ class LandmarkReader:
         """
         side, margin = self._model.side, self._model.margin
         warp(image, square(box, margin, side), self._chip)
-        points = self._engine.run()["points"].reshape(5, 2)
-        back = np.float32(_width(box, margin) / side)
-        return (points - np.float32((side - 1) / 2)) * back + np.array(_middle(box), np.float32)
+        points: Float32 = self._engine.run()["points"].reshape(5, 2) - np.float32((side - 1) / 2)
+        points *= np.float32(_width(box, margin) / side)
+        points += np.array(_middle(box), np.float32)
+        return points
 
 
 def _width(box: Box, margin: float) -> float:

@@ -38,8 +38,8 @@ class _Chips(nn.Module):
     def __init__(self, network: LandmarkNet) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).cpu().eval()
-        first = self.network.stem.conv
-        first.weight.data = first.weight.data.flip(1)
+        first = next(self.network.parameters())  # the weight of the first convolution, [channels, 3, 3, 3]
+        first.data = first.data.flip(1)
 
     def forward(self, chips: Tensor) -> Tensor:
         """Points, float32 [n, 10]."""

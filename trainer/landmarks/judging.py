@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.common.plots import plt
+mpl.use("Agg")  # no display is needed
+from matplotlib import pyplot as plt
 
 NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 FAILURE = 0.1

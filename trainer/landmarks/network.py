@@ -69,17 +69,13 @@ class LandmarkNet(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(self.points.weight)
-        with torch.no_grad():
-            self.points.bias.copy_(self._parts(torch.from_numpy(np.asarray(usual, np.float32)).flatten()))
+        pixels = torch.from_numpy(np.asarray(usual, np.float32)).flatten()
+        self.points.bias = nn.Parameter((pixels + 0.5) / side - 0.5)
 
     def forward(self, images: Tensor) -> Tensor:
         """Points float32 [n, 10] in pixels, x and y in turn, of chips float32 RGB [n, 3, side, side] in -1 to 1."""
         parts: Tensor = self.points(self.last(self.stages(self.stem(images)))).mean((2, 3))
         return (parts + 0.5) * self.side - 0.5
-
-    def _parts(self, pixels: Tensor) -> Tensor:
-        """From pixels to parts of the side, 0 in the middle."""
-        return (pixels + 0.5) / self.side - 0.5
 
 
 def _layer(

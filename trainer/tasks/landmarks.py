@@ -59,7 +59,7 @@ class FacesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     keep: str = "runs/points"
     held_out: Share = 0.1
     damaged: Whole = 100
-    margin: Annotated[float, Meta(ge=0, le=2)] = 0.2
+    margin: Annotated[float, Meta(ge=0, le=2)] = 0.1
 
 
 class ShipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

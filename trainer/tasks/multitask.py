@@ -150,7 +150,7 @@ class MultitaskJob(FaceJob):
 
     def facts(self) -> list[tuple[str, str]]:
         """The faces, and those with expressions."""
-        known = f"{len(self._expressions.pictures):,}, {len(self._validation.labels):,} to judge by"
+        known = f"{len(self._expressions.items):,}, {len(self._validation.labels):,} to judge by"
         return [*super().facts(), ("faces with expressions", known)]
 
     def batches(self, interval: int) -> Iterator[Batch]:

@@ -31,8 +31,8 @@ def sets(pack, some_faces, tmp_path_factory):
         f"faces.pack={pack.path}",
         f"faces.keep={tmp_path_factory.mktemp('points')}",
         "faces.held_out=0.3",
-        *("side=64", "width=0.5", "batch=16", "steps=32", "interval=4", "evaluate=0", "threads=1", "ema=0"),
-        *("jitter.rotation=10", "learning_rate=0.004", "warmup=0.1"),
+        *("side=64", "width=0.5", "batch=16", "steps=80", "interval=10", "evaluate=0", "threads=1", "ema=0"),
+        *("jitter.rotation=0", "jitter.shift=0.3", "learning_rate=0.003"),
         *(f"augment.{effect}=0" for effect in ("erase", "blur", "coarse", "noise", "jpeg")),
     ]
 
@@ -51,13 +51,13 @@ def trained(sets, tmp_path_factory):
 
 def test_the_loss_falls(trained):
     history = loop.read_history(trained[2])
-    assert np.mean([line["loss"] for line in history[-2:]]) < 0.8 * history[0]["loss"]
+    assert np.mean([line["loss"] for line in history[-2:]]) < 0.87 * history[0]["loss"]
     assert 0 < history[-1]["nme"] < 1
 
 
 @pytest.mark.parametrize("loss", ["l1", "l2"])
 def test_other_losses_fall_too(sets, tmp_path, loss):
-    loop.train(job_of(sets, f"loss={loss}", "steps=16"), tmp_path, quiet)
+    loop.train(job_of(sets, f"loss={loss}", "steps=40"), tmp_path, quiet)
     history = loop.read_history(tmp_path)
     assert history[-1]["loss"] < history[0]["loss"]
 
@@ -70,7 +70,7 @@ def test_nobody_who_judges_is_trained_on(trained):
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(sets, tmp_path):
-    settings = [*sets, "steps=8", "augment.erase=0.5"]
+    settings = [*sets, "steps=8", "interval=4", "augment.erase=0.5", "jitter.rotation=20"]
     loop.train(job_of(settings), tmp_path / "cut", quiet, stop_after=1)
     for out in ("cut", "whole"):
         loop.train(job_of(settings), tmp_path / out, quiet)
@@ -95,10 +95,10 @@ def test_the_agent_aligns_by_what_was_trained(trained, some_faces, tmp_path):
         image = read_image(some_faces / photo)
         box = job.judging.boxes[item]
         (face,) = [each for each in reader.find(image) if np.allclose(each.box, box, atol=0.01)]
-        # Back in the frame as by hand: the chip's middle is the box's, its side the longer one with two margins.
+        # Back in the frame as by hand: the chip's middle is the box's, its side the longer one and two margins of a tenth.
         longer = max(box[2] - box[0], box[3] - box[1])
         middle = np.array([box[0] + box[2], box[1] + box[3]]) / 2
-        own = (true[item] - 31.5) * (longer * 1.4 / 64) + middle
+        own = (true[item] - 31.5) * (longer * 1.2 / 64) + middle
         assert np.abs(face.landmarks - own).max() < 0.25
         assert np.linalg.norm(reader.look(image, face).embedding) == pytest.approx(1, abs=1e-4)
     loaded.close()
