@@ -20,7 +20,7 @@ from trainer.common.feed import Stream, share_of
 from trainer.common.job import Advance, Batch, Say, Task
 from trainer.common.precision import Precision
 from trainer.common.settings import ConfigError, Count, Decay, Positive, RunSettings, Share, Whole
-from trainer.common.stepped import Stepped, pixels
+from trainer.common.stepped import Stepped, pixels, start_from
 from trainer.common.synced_norm import synced
 from trainer.data.augment import Augmentation, augment, generator
 from trainer.data.jitter import Chips, Jitter
@@ -80,6 +80,7 @@ class LandmarkSettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_
     Attributes:
         side: of the chips, pixels.
         width: factor of the network's channels.
+        start: a run, or its checkpoint, whose network is the start; empty: random weights.
         loss: ``wing``, or the mean of absolute (``l1``) or squared (``l2``) errors, all in the chip's pixels.
         wing_width: w of the wing loss, pixels: where it goes over to a straight line.
         wing_curvature: e of the wing loss, pixels.
@@ -100,6 +101,7 @@ class LandmarkSettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_
     ema: Decay = 0.998
     side: Annotated[int, Meta(ge=32, le=256, multiple_of=HALVED)] = 96
     width: Positive = 1.0
+    start: str = ""
     loss: Literal["wing", "l1", "l2"] = "wing"
     wing_width: Positive = 10.0
     wing_curvature: Positive = 2.0
@@ -167,6 +169,8 @@ class LandmarkJob(Stepped):
         some = np.linspace(0, len(exact) - 1, min(_BATCH, len(exact))).astype(int)
         usual = np.mean([exact[int(item)][1].numpy() for item in some], axis=0)
         network = LandmarkNet(settings.side, settings.width, usual)
+        if settings.start:
+            start_from(network, settings.start, "network")
         self.train_module(synced(Reading(settings, network, self.precision), world))
         sampler = Shuffled(len(chips), settings.batch, settings.seed, share_of(world), anew=True)
         self._stream = Stream(chips, sampler, settings.workers, world.device)
