@@ -153,8 +153,7 @@ class FaceReader:
         detections = to_frame(found, box, (width, height))[: self._settings.max_faces]
         self.timer.lap("decode")
         if self._landmarks is not None:
-            detections = self._landmarks.mark(image, detections)
-            self.timer.lap("landmarks")
+            detections = self._landmarks.mark(image, detections, self.timer.lap)
         return detections
 
     def look(self, image: Image, detection: Detection) -> Look:

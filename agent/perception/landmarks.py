@@ -1,5 +1,6 @@
 """Five landmarks by a network of their own, for packs whose detector gives boxes alone or places points badly."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from engines.engine import Engine
 from engines.pack import LandmarkModel
 
 Box = tuple[float, float, float, float]
+Lap = Callable[[str], None]
 
 
 def square(box: Box, margin: float, side: int) -> Float32:
@@ -35,20 +37,31 @@ class LandmarkReader:
         self._engine, self._model = engine, model
         self._chip: Image = engine.buffer("chip")[0]
 
-    def mark(self, image: Image, detections: list[Detection]) -> list[Detection]:
-        """The detections with the landmarks that the network sees, but for those where it sees none to align by."""
-        marked = [replace(each, landmarks=self.read(image, each.box)) for each in detections]
-        return [each for each in marked if alignable(each.landmarks)]
-
-    def read(self, image: Image, box: Box) -> Float32:
-        """The landmarks of the face in a box: float32 [5, 2], frame pixels.
+    def mark(self, image: Image, detections: list[Detection], lap: Lap) -> list[Detection]:
+        """The detections with the landmarks that the network sees, but for those where it sees none to align by.
 
         Args:
             image: the frame, uint8 BGR [height, width, 3].
-            box: x1, y1, x2, y2 in its pixels, of some width or height.
+            detections: in its pixels.
+            lap: told when the step ``crop`` and when the step ``landmarks`` of a face is done.
         """
+        marked = []
+        for each in detections:
+            self._cut(image, each.box)
+            lap("crop")
+            landmarks = self._read(each.box)
+            lap("landmarks")
+            if alignable(landmarks):
+                marked.append(replace(each, landmarks=landmarks))
+        return marked
+
+    def _cut(self, image: Image, box: Box) -> None:
+        """Show the network the square about a box."""
+        warp(image, square(box, self._model.margin, self._model.side), self._chip)
+
+    def _read(self, box: Box) -> Float32:
+        """The landmarks of the face that the network is shown: float32 [5, 2], pixels of the frame with the box."""
         side, margin = self._model.side, self._model.margin
-        warp(image, square(box, margin, side), self._chip)
         points: Float32 = self._engine.run()["points"].reshape(5, 2) - np.float32((side - 1) / 2)
         points *= np.float32(_width(box, margin) / side)
         points += np.array(_middle(box), np.float32)

@@ -24,6 +24,10 @@ SIDE, MARGIN = 96, 0.2
 ABOUT = np.array([[-16, -12], [16, -12], [0, 4], [-12, 20], [12, 20]], np.float32)
 
 
+def quiet(step):
+    pass
+
+
 def graph(about, side=SIDE, points=10):
     """A network that looks for the brightest place's middle and puts the points about it.
 
@@ -94,7 +98,8 @@ def test_points_are_where_the_network_sees_them(box):
     cv2.circle(
         frame, tuple(int(each) for each in np.round(spot)), max(2, int(longer / 20)), (255, 255, 255), -1
     )
-    found = reader().read(frame, box)
+    (face,) = reader().mark(frame, [Detection(box, 0.9, np.zeros((5, 2), np.float32))], quiet)
+    found = face.landmarks
     pixel = longer * (1 + 2 * MARGIN) / SIDE  # of the chip, in the frame
     assert found.dtype == np.float32
     assert np.abs(found - (np.round(spot) + ABOUT * pixel)).max() < 0.35 * max(1, pixel)
@@ -108,9 +113,9 @@ def test_the_square_by_hand():
 def test_a_face_whose_points_cannot_be_aligned_by_is_dropped():
     detections = [Detection((10.0, 10.0, 60.0, 60.0), 0.9, np.zeros((5, 2), np.float32))]
     grey = np.full((80, 80, 3), 90, np.uint8)
-    assert len(reader().mark(grey, detections)) == 1
-    assert reader(np.zeros(10)).mark(grey, detections) == []
-    assert reader(np.full(10, np.nan)).mark(grey, detections) == []
+    assert len(reader().mark(grey, detections, quiet)) == 1
+    assert reader(np.zeros(10)).mark(grey, detections, quiet) == []
+    assert reader(np.full(10, np.nan)).mark(grey, detections, quiet) == []
 
 
 def test_the_chain_takes_its_points_for_the_detectors(pack, with_landmarks, photograph):
@@ -122,15 +127,17 @@ def test_the_chain_takes_its_points_for_the_detectors(pack, with_landmarks, phot
         (face,) = chain.find(photograph)
         seen[name] = face, dict(chain.timer.stage_ms), chain.look(photograph, face)
         if name == "own":
-            again = LandmarkReader(loaded.landmarks, each.manifest.landmarks).read(photograph, face.box)
-            assert (face.landmarks == again).all()
+            (again,) = LandmarkReader(loaded.landmarks, each.manifest.landmarks).mark(
+                photograph, [face], quiet
+            )
+            assert (face.landmarks == again.landmarks).all()
         loaded.close()
     (plain, times, look), (own, own_times, own_look) = seen["plain"], seen["own"]
     assert own.box == plain.box
     assert own.score == plain.score
     assert np.abs(own.landmarks - plain.landmarks).max() > 2
     assert not np.allclose(look.embedding, own_look.embedding, atol=0.01)
-    assert set(own_times) - set(times) == {"landmarks"}
+    assert set(own_times) - set(times) == {"crop", "landmarks"}
 
 
 def test_a_perfect_network_gives_the_detectors_own_embedding(pack, with_landmarks, photograph):

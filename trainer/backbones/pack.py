@@ -91,7 +91,7 @@ def write_face(file: Path, backbone: Backbone, heads: Mapping[str, nn.Module], a
 def make_pack(
     target: Path, name: str, base: Pack, backbone: Backbone, heads: Mapping[str, nn.Module], about: About
 ) -> Pack:
-    """A pack in folder ``target`` of this face network and the detector of ``base``; it cannot adapt, having no bank.
+    """A pack in folder ``target`` of this face network and what finds faces in ``base``; it has no bank, so it cannot adapt.
 
     Args:
         target: its place; a pack that is there is replaced once the new one is whole.
@@ -106,9 +106,17 @@ def make_pack(
     """
     try:
         with locked(target.with_name(f".{target.name}.lock")), new_folder(target) as folder:
-            write_file(folder / base.detector.name, base.detector.read_bytes())
+            for file in (base.detector, base.landmarks):  # by which the faces were cut that it was trained on
+                if file is not None:
+                    write_file(folder / file.name, file.read_bytes())
             face = write_face(folder / _FACE, backbone, heads, about)
-            manifest = Manifest(schema=SCHEMA, name=name, detector=base.manifest.detector, face=face)
+            manifest = Manifest(
+                schema=SCHEMA,
+                name=name,
+                detector=base.manifest.detector,
+                face=face,
+                landmarks=base.manifest.landmarks,
+            )
             write_file(folder / MANIFEST, encode_manifest(manifest))
     except OSError as error:
         raise BackboneError(

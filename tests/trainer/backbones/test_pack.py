@@ -13,7 +13,7 @@ from agent import networks
 from agent.config import Config
 from agent.perception.chain import FaceReader
 from engines.norms import read_norms
-from engines.pack import verify
+from engines.pack import LandmarkModel, Pack, file_digest, verify
 from trainer.backbones import BackboneError, make
 from trainer.backbones.export import answers
 from trainer.backbones.heads import ExpressionHead
@@ -103,3 +103,18 @@ def test_a_place_that_cannot_be_written_is_told_with_the_remedy(made, pack, tmp_
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(BackboneError, match="choose another folder"):
         make_pack(tmp_path / "file" / "mine", "mine", pack, *made("mobilefacenet"), ABOUT)
+
+
+def test_who_places_the_landmarks_comes_along(made, pack, tmp_path):
+    """The faces that a network is trained on were aligned by it."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / pack.detector.name).symlink_to(pack.detector)
+    points = tmp_path / "base" / "landmarks.onnx"
+    points.write_bytes(b"finds points")
+    model = LandmarkModel(
+        file=points.name, sha256=file_digest(points), licence="", source="", side=96, margin=0.1
+    )
+    base = Pack(tmp_path / "base", msgspec.structs.replace(pack.manifest, landmarks=model))
+    mine = make_pack(tmp_path / "mine", "mine", base, *made("mobilefacenet"), ABOUT)
+    assert mine.manifest.landmarks == model
+    assert mine.landmarks.read_bytes() == b"finds points"
