@@ -91,7 +91,7 @@ def write_face(file: Path, backbone: Backbone, heads: Mapping[str, nn.Module], a
 def make_pack(
     target: Path, name: str, base: Pack, backbone: Backbone, heads: Mapping[str, nn.Module], about: About
 ) -> Pack:
-    """A pack in folder ``target`` of this face network and what finds faces in ``base``; without a bank, it cannot adapt.
+    """A pack in folder ``target`` of this face network and what finds faces in ``base``; it cannot adapt.
 
     Args:
         target: its place; a pack that is there is replaced once the new one is whole.
