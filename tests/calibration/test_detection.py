@@ -91,6 +91,6 @@ def test_no_more_is_found_than_there_is(marked, seen, data):
     found = sum_up([judged, judged])
     assert (np.diff(found.recall) >= 0).all()
     assert 0 <= found.average_precision <= 1
-    assert judge(marked, ignored, marked[~ignored], np.ones(int((~ignored).sum()), np.float32)).verdicts.tolist() == (
-        [HIT] * judged.faces
-    )
+    assert judge(
+        marked, ignored, marked[~ignored], np.ones(int((~ignored).sum()), np.float32)
+    ).verdicts.tolist() == ([HIT] * judged.faces)

@@ -146,8 +146,14 @@ def test_anchors_are_read_as_they_were_written(folder):
         ("[{stride = 8, sizes = [[10, nan]]}]", r"anchors\[0\]\.sizes\[0\]\[1\]"),
         ("[{stride = 0, sizes = [[10, 10]]}]", r"anchors\[0\]\.stride"),
         ("[{stride = 8, sizes = [[10, 10]], ratio = 1}]", "unknown field `ratio`"),
-        ("[{stride = 16, sizes = [[9, 9]]}, {stride = 8, sizes = [[9, 9]]}]", "strides of the anchors must rise"),
-        ("[{stride = 8, sizes = [[9, 9]]}, {stride = 8, sizes = [[9, 9]]}]", "strides of the anchors must rise"),
+        (
+            "[{stride = 16, sizes = [[9, 9]]}, {stride = 8, sizes = [[9, 9]]}]",
+            "strides of the anchors must rise",
+        ),
+        (
+            "[{stride = 8, sizes = [[9, 9]]}, {stride = 8, sizes = [[9, 9]]}]",
+            "strides of the anchors must rise",
+        ),
         ("[{stride = 24, sizes = [[9, 9]]}]", "stride = 32 must be a multiple"),
         ("[" + "{stride = 8, sizes = [[9, 9]]}, " * 9 + "]", r"length <= 8"),
     ],

@@ -33,7 +33,7 @@ _SHIFTED = 0.15  # of a cell's side: how far the cuts between cells stray
 _ENLARGED = 2.0  # most that a picture is enlarged: what is coarser than pixels looks like no camera's picture
 _WHOLE = 0.6  # visible share of a face from which it is one
 _GONE = 0.1  # visible share up to which nothing of it is left
-_TRIES = 10  # for a part without a face
+_TRIES = 20  # for a part without a face
 
 Weight = Annotated[float, Meta(ge=0, le=1000)]
 Float32 = NDArray[np.float32]
@@ -50,7 +50,7 @@ class CanvasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             octaves.
         largest: greatest side.
         least: pixels on a side below which a face is neither to be found nor to be missed.
-        background: share of cells without a face.
+        background: share of cells that show a part without a face, if one turns up.
         cut_off: share of cells where the face may lie partly outside.
         black: share of cells where what the picture does not fill is black, as the agent has it; else it is of one
             random colour.
@@ -189,7 +189,7 @@ def choose(
     if len(faces) and rng.random() >= settings.background:
         face = faces[rng.integers(len(faces))]
         return _about(rng, settings, cell, face)
-    # A part of any size without a face; if there is none, whatever came last: what is cut off it is then ignored.
+    # A part of any size without a face; where none turns up, whatever came last with all that is in it.
     part = _anywhere(rng, cell, size)
     for _ in range(_TRIES):
         if not _meets(part, boxes):

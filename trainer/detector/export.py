@@ -61,9 +61,7 @@ def detector_graph(network: TinySsd, threshold: float = 0.5) -> onnx.ModelProto:
     axes |= {name: {2: f"H{name.split('_')[1]}", 3: f"W{name.split('_')[1]}"} for name in names}
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         file = str(Path(folder) / _FILE)
-        warnings.simplefilter(
-            "ignore"
-        )  # of the older exporter's age; it is what trainer.backbones.export takes, too
+        warnings.simplefilter("ignore")  # of the older exporter's age, see trainer.backbones.export
         torch.onnx.export(
             deployed,
             (torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3, dtype=torch.uint8),),
