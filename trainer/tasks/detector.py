@@ -1,6 +1,5 @@
 """The task ``detector``: a small network that finds faces, from boxes or from what a pack's detector finds."""
 
-import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +19,7 @@ from trainer.common.precision import Precision
 from trainer.common.settings import NotNegative, Positive, RunSettings, Whole
 from trainer.common.stepped import Stepped, pixels, start_from
 from trainer.common.synced_norm import synced
-from trainer.data.augment import Augmentation, augment, generator
+from trainer.data.augment import Angle, Augmentation, Chance, Part, augment, generator
 from trainer.data.canvas import FACE, NEITHER, Canvases, CanvasSettings
 from trainer.data.samplers import Shuffled
 from trainer.detector import export, judging
@@ -47,6 +46,22 @@ class Ship(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     name: Annotated[str, Meta(min_length=1, max_length=64)] = "own"
     licence: str = "unpublished"
     false_alarms: Annotated[float, Meta(ge=0, le=10)] = 0.05
+
+
+class Light(Augmentation, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How far light and sensor stray, as ``Augmentation`` says; nothing moves."""
+
+    flip: Chance = 0.0
+    yaw: Angle = 0.0
+    pitch: Angle = 0.0
+    roll: Angle = 0.0
+    scale: Part = 0.0
+    shift: Part = 0.0
+    erase: Chance = 0.0
+    blur: Chance = 0.1
+    coarse: Chance = 0.0
+    noise: Chance = 0.2
+    jpeg: Chance = 0.0
 
 
 class DetectorSettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -76,9 +91,7 @@ class DetectorSettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_
     negatives: Whole = 12
     pictures: MarkedSettings = MarkedSettings()
     canvas: CanvasSettings = CanvasSettings()
-    augment: Augmentation = Augmentation(
-        flip=0, yaw=0, pitch=0, roll=0, scale=0, shift=0, erase=0, blur=0.1, coarse=0, noise=0.2, jpeg=0
-    )
+    augment: Light = Light()
     ship: Ship = Ship()
 
     def __post_init__(self) -> None:
@@ -183,9 +196,23 @@ class DetectorJob(Stepped):
         """Recall and false alarms of the exported network in the agent's code, on some pictures held out."""
         held = self.pictures.held_out
         some = held[:: max(1, len(held) // self.settings.pictures.judged)]
-        found = judging.judge(deployable(module), self._base, self.pictures.root, some)
+        network, _ = self.deployable(module)
+        found = judging.judge(network, self._base, self.pictures.root, some)
         recall, alarms = found.at(0.5)
         return {"recall": recall, "false_alarms": alarms, "average_precision": found.average_precision}
+
+    def deployable(self, module: nn.Module) -> tuple[TinySsd, dict[str, int]]:
+        """The network of ``module`` as it is exported, and the bits behind the point of each layer's input.
+
+        It is on the processor. Its weights are quantised where it was trained so; else there are no bits to tell of.
+        """
+        assert isinstance(module, Detection)  # noqa: S101 - for the type checker
+        # Made anew, not copied: what ``quantise.finish`` does to a copy it does to the original's class as well.
+        network = TinySsd(self.settings.width)
+        if self.settings.quantise:
+            quantise.prepare(fused(network))
+        network.load_state_dict(module.network.state_dict())
+        return network.eval(), quantise.finish(network)
 
 
 def assign(boxes: Tensor, kinds: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,20 +237,6 @@ def assign(boxes: Tensor, kinds: Tensor, anchors: Tensor) -> tuple[Tensor, Tenso
     return labels, targets
 
 
-def deployable(module: nn.Module) -> TinySsd:
-    """A copy of the module's network as it is exported: on the processor, quantised weights where it has such."""
-    assert isinstance(module, Detection)  # noqa: S101 - for the type checker
-    network = copy.deepcopy(module.network).cpu().eval()
-    quantise.finish(network)
-    assert isinstance(network, TinySsd)  # noqa: S101 - for the type checker
-    return network
-
-
-def _bits(module: nn.Module) -> dict[str, int]:
-    """Bits behind the point of each layer's input, where the network was quantised."""
-    return quantise.finish(copy.deepcopy(module))
-
-
 def build(settings: DetectorSettings, world: World, advance: Advance) -> DetectorJob:
     """The job, its pictures found and marked."""
     return DetectorJob(settings, world, marked.find(settings.pictures, world, advance))
@@ -235,7 +248,7 @@ def finish(
     """Choose a threshold, judge by the other pictures that are held out, draw, and export."""
     pictures, ship = job.pictures, job.settings.ship
     base = pack.verify(Path(job.settings.pictures.pack).expanduser())
-    network = deployable(module)
+    network, bits = job.deployable(module)
 
     def judged(what: str, side: list[marked.Marked], threshold: float) -> judging.Finding:
         return judging.judge(
@@ -255,7 +268,7 @@ def finish(
     if target is None:
         return
     source = f"`python -m trainer detector` on pictures of SHA-256 {pictures.digest}"
-    notes = {f"bits.{layer}": str(bits) for layer, bits in _bits(module).items()}
+    notes = {f"bits.{layer}": str(count) for layer, count in bits.items()}
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".onnx":
         export.write_detector(target, network, threshold, ship.licence, source, notes)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -13,8 +14,10 @@ from trainer.__main__ import app
 from trainer.common import loop
 from trainer.common.distributed import World
 from trainer.common.settings import ConfigError, load_settings
+from trainer.common.stepped import pixels
 from trainer.data.canvas import FACE, NEITHER
 from trainer.data.wider import Marked
+from trainer.detector.network import flat
 from trainer.losses import detection
 from trainer.tasks import load
 from trainer.tasks.detector import assign
@@ -86,9 +89,6 @@ def test_it_learns_where_one_face_is(settings, tmp_path):
     job.batches = lambda interval: iter([batch] * 60)
     module = loop.train(job, tmp_path, quiet).train()
     with torch.inference_mode():
-        from trainer.common.stepped import pixels
-        from trainer.detector.network import flat
-
         logits, offsets = flat(module.network(pixels(batch["images"])))
     face = batch["labels"] == 1
     assert (logits[face] > logits[batch["labels"] == 0].quantile(0.99)).float().mean() > 0.8
@@ -137,17 +137,16 @@ def test_the_end_is_a_pack_that_runs_and_pictures_of_the_run(run, settings, phot
 
 def test_quantised_fine_tuning_starts_from_a_run_and_is_exported(run, settings, tmp_path):
     _, _, out = run
-    job = job_of(settings, f"start={out}", "quantise=true", "steps=4", "interval=2", "learning_rate=0.0003")
+    more = ("steps=4", "interval=2", "evaluate=1", "learning_rate=0.0003")  # it goes on behind an evaluation
+    job = job_of(settings, f"start={out}", "quantise=true", *more)
     module = loop.train(job, tmp_path / "run", quiet)
     found = losses(tmp_path / "run")
     assert found[-1] < 1.3 * losses(out)[-1]
     told = []
     load("detector").finish(job, module, tmp_path, tmp_path / "own.onnx", quiet, told.append)
-    import onnx
-
     props = {each.key: int(each.value) for each in onnx.load(tmp_path / "own.onnx").metadata_props}
     assert len(props) > 20
-    assert all(key.startswith("bits.network.") for key in props)
+    assert all(key.startswith("bits.") for key in props)
 
 
 def test_boxes_of_a_list_are_learnt_as_well(settings, photographs, tmp_path):
