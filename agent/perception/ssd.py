@@ -39,7 +39,7 @@ class Ssd:
         )
         # Beside a box that is no number suppression would keep no other.
         found = found[np.isfinite(found).all(axis=1)]
-        return found[np.argsort(-found[:, 4], kind="stable")]
+        return np.asarray(found[np.argsort(-found[:, 4], kind="stable")], np.float32)
 
     def _level(self, maps: Mapping[str, Float32], stride: int, sizes: Float32, threshold: float) -> Float32:
         scores = maps[f"scores_{stride}"][0]
