@@ -10,12 +10,13 @@ from msgspec import UNSET
 
 from agent.config import Config, ConfigError
 from agent.config import Engine as Settings
+from agent.perception import ssd
 from agent.perception.chain import Networks
 from agent.perception.detector import DECODERS
 from engines import gates
 from engines.engine import Engine, EngineError, TensorSpec
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
-from engines.pack import Pack
+from engines.pack import MANIFEST, Pack
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ def load(pack: Pack, config: Config, *, gated: bool = True, coarse: bool = False
         raise EngineError(
             f"{pack.detector}: decoder {detector.decoder!r} is not known; there are {', '.join(DECODERS)}"
         )
+    if detector.decoder == "ssd" and not detector.anchors:
+        raise EngineError(f"{pack.detector}: the decoder ssd needs detector.anchors, and {MANIFEST} has none")
     size = {"H": config.detector.height, "W": config.detector.width}
     if any(side % detector.stride for side in size.values()):
         raise ConfigError(
@@ -72,6 +75,8 @@ def load(pack: Pack, config: Config, *, gated: bool = True, coarse: bool = False
     _expect(pack.face, networks.face.inputs, {"chip": (1, face.side, face.side, 3)})
     _expect(pack.face, networks.face.outputs, heads)
     _expect(pack.detector, networks.detector.inputs, {"image": (1, size["H"], size["W"], 3)})
+    if detector.decoder == "ssd":
+        _expect(pack.detector, networks.detector.outputs, ssd.maps(detector.anchors, size["W"], size["H"]))
     return networks
 
 

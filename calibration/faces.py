@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import UNSET
 
 from agent import networks
-from agent.config import Config, Engine
+from agent.config import Config, Detector, Engine
 from agent.images import SUFFIXES, ImageError, decode_image, read_image
 from agent.perception.align import align, warp
 from agent.perception.chain import FaceReader
@@ -20,6 +20,7 @@ from engines.pack import verify
 __all__ = [
     "SUFFIXES",
     "Detection",
+    "Detector",
     "FaceFinder",
     "Image",
     "ImageError",
@@ -37,23 +38,26 @@ class FaceFinder:
         digest: of all that decides how a face is cut: detector, landmark network and template, as 64 hex digits.
     """
 
-    def __init__(self, pack: Path, threads: int = 1) -> None:
+    def __init__(self, pack: Path, threads: int = 1, finding: Detector | None = None) -> None:
         """Load the pack.
 
         Args:
             pack: its folder.
             threads: of the detector; more than one does not outlive a fork of the process.
+            finding: how faces are found; None is as the agent does it unless told otherwise.
 
         Raises:
             PackError: the pack is missing or damaged.
             EngineError: a model does not load.
         """
         verified = verify(pack)
-        config = Config(engine=Engine(threads=threads))
+        config = Config(engine=Engine(threads=threads), detector=finding or Detector())
         detector, face = verified.manifest.detector, verified.manifest.face
         decisive = f"{detector.sha256} {detector.decoder} {face.side} {face.template}"
         if verified.manifest.landmarks is not UNSET:
             decisive += f" {verified.manifest.landmarks.sha256} {verified.manifest.landmarks.margin}"
+        if detector.anchors:
+            decisive += f" {detector.anchors}"
         self.digest = hashlib.sha256(decisive.encode()).hexdigest()
         self._networks = networks.load(verified, config)
         self._reader = FaceReader(self._networks, config, time.perf_counter)

@@ -14,6 +14,8 @@ SCHEMA = 1
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Coordinate = Annotated[float, Meta(ge=0, le=1024)]
+Stride = Annotated[int, Meta(ge=1, le=256)]
+Length = Annotated[float, Meta(gt=0, le=4096)]
 Threshold = Annotated[float, Meta(ge=-1, le=1)]
 Steps = tuple[tuple[Annotated[int, Meta(ge=1)], Threshold], ...]
 """Thresholds by the size of the gallery: the most people it may hold, rising, and the least cosine of a known one."""
@@ -33,16 +35,38 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     source: str
 
 
+class Anchors(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The boxes from which a detector's map of one stride measures those that it finds.
+
+    Attributes:
+        stride: input pixels between two places of the map; the first is at half a stride.
+        sizes: width and height of each anchor, input pixels; the same at every place.
+    """
+
+    stride: Stride
+    sizes: Annotated[tuple[tuple[Length, Length], ...], Meta(min_length=1, max_length=32)]
+
+
 class DetectorModel(Model, frozen=True, kw_only=True):
     """A detector: uint8 BGR image in, output maps read by the decoder named here.
 
     Attributes:
         decoder: a name in ``agent.perception.detector.DECODERS``.
         stride: the input's sides must be multiples of this.
+        anchors: of a decoder that needs them, the strides rising.
     """
 
     decoder: str
-    stride: Annotated[int, Meta(ge=1, le=256)] = 32
+    stride: Stride = 32
+    anchors: Annotated[tuple[Anchors, ...], Meta(max_length=8)] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what types alone cannot."""
+        strides = [each.stride for each in self.anchors]
+        if strides != sorted(set(strides)):
+            raise ValueError("the strides of the anchors must rise")
+        if any(self.stride % stride for stride in strides):
+            raise ValueError(f"stride = {self.stride} must be a multiple of the stride of all anchors")
 
 
 class FaceModel(Model, frozen=True, kw_only=True):
@@ -121,6 +145,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         }
         if self.landmarks is not UNSET:
             decisive["landmarks"] = (self.landmarks.sha256, self.landmarks.margin)
+        if self.detector.anchors:
+            decisive["anchors"] = self.detector.anchors
         return hashlib.sha256(msgspec.json.encode(decisive, order="sorted")).hexdigest()
 
 

@@ -95,6 +95,8 @@ def prepare(network: nn.Module, width: int = 8) -> None:
 def finish(network: nn.Module) -> dict[str, int]:
     """Unwrap what ``prepare`` wrapped, in place; the weights that stay are the quantised ones.
 
+    Deep copies of ``network`` are broken by it: PyTorch takes the weight from a class that they share with it.
+
     Returns:
         The bits behind the point of each layer's input, by the layer's dotted name.
     """

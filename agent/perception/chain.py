@@ -111,7 +111,8 @@ class FaceReader:
         face = networks.manifest.face
         self.networks = networks
         self.timer = StepTimer(clock)
-        self._decode = DECODERS[networks.manifest.detector.decoder]
+        detector = networks.manifest.detector
+        self._decode = DECODERS[detector.decoder](detector)
         self._detectors = {False: networks.detector}  # by whether it is the coarse one
         if networks.coarse is not None:
             self._detectors[True] = networks.coarse

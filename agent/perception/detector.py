@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 
 from agent.perception.align import alignable
+from agent.perception.ssd import Ssd
 from agent.perception.types import Detection, Float32, Image
+from engines.pack import DetectorModel
 
 _STRIDE = 4  # CenterFace reads out at a quarter of its input's resolution
 
@@ -72,8 +74,12 @@ def centerface(maps: Mapping[str, Float32], threshold: float) -> Float32:
 
 
 Decoder = Callable[[Mapping[str, Float32], float], Float32]
-DECODERS: dict[str, Decoder] = {"centerface": centerface}
-"""Decoders by the name that a pack's manifest gives."""
+"""Candidates float32 [n, 15] as ``centerface`` gives them, best first, of a detector's outputs and the least score."""
+DECODERS: dict[str, Callable[[DetectorModel], Decoder]] = {
+    "centerface": lambda _: centerface,
+    "ssd": lambda model: Ssd(model.anchors),
+}
+"""What makes a decoder of the manifest's table, by the name that the manifest gives."""
 
 
 def suppress(found: Float32, overlap: float) -> Float32:

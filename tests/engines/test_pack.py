@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engines.pack import (
     MANIFEST,
+    Anchors,
     DetectorModel,
     FaceModel,
     LandmarkModel,
@@ -19,6 +20,7 @@ from engines.pack import (
     verify,
 )
 
+ANCHORS = (Anchors(stride=8, sizes=((10.0, 12.5),)), Anchors(stride=16, sizes=((40.0, 50.0), (60.0, 75.0))))
 FILES = {"detector.onnx": b"finds faces", "face.onnx": b"tells faces apart"}
 
 
@@ -132,6 +134,42 @@ def test_a_manifest_that_is_not_understood_says_where(folder, old, new, complain
         verify(folder)
 
 
+def test_anchors_are_read_as_they_were_written(folder):
+    detector = msgspec.structs.replace(manifest().detector, decoder="ssd", anchors=ANCHORS)
+    (folder / MANIFEST).write_bytes(encode_manifest(manifest(detector=detector)))
+    assert verify(folder).manifest.detector.anchors == ANCHORS
+
+
+@pytest.mark.parametrize(
+    ("anchors", "complaint"),
+    [
+        ('"8"', r"Expected `array`, got `str` - at `\$\.detector\.anchors`"),
+        ("[{stride = 8, sizes = []}]", r"anchors\[0\]\.sizes"),
+        ("[{stride = 8, sizes = [[10]]}]", r"anchors\[0\]\.sizes\[0\]"),
+        ("[{stride = 8, sizes = [[10, 0]]}]", r"anchors\[0\]\.sizes\[0\]\[1\]"),
+        ("[{stride = 8, sizes = [[10, -3]]}]", "> 0"),
+        ("[{stride = 8, sizes = [[10, inf]]}]", "<= 4096"),
+        ("[{stride = 8, sizes = [[10, nan]]}]", r"anchors\[0\]\.sizes\[0\]\[1\]"),
+        ("[{stride = 0, sizes = [[10, 10]]}]", r"anchors\[0\]\.stride"),
+        ("[{stride = 8, sizes = [[10, 10]], ratio = 1}]", "unknown field `ratio`"),
+        (
+            "[{stride = 16, sizes = [[9, 9]]}, {stride = 8, sizes = [[9, 9]]}]",
+            "strides of the anchors must rise",
+        ),
+        (
+            "[{stride = 8, sizes = [[9, 9]]}, {stride = 8, sizes = [[9, 9]]}]",
+            "strides of the anchors must rise",
+        ),
+        ("[{stride = 24, sizes = [[9, 9]]}]", "stride = 32 must be a multiple"),
+        ("[" + "{stride = 8, sizes = [[9, 9]]}, " * 9 + "]", r"length <= 8"),
+    ],
+)
+def test_anchors_that_are_not_understood_say_where(folder, anchors, complaint):
+    edit(folder, "anchors = []", f"anchors = {anchors}")
+    with pytest.raises(PackError, match=complaint):
+        verify(folder)
+
+
 def test_a_manifest_that_is_no_text_is_refused(folder):
     (folder / MANIFEST).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PackError, match=r"pack\.toml: "):
@@ -171,6 +209,7 @@ def test_the_digest_names_the_embeddings_not_the_words_about_them():
         manifest(detector=replace(detector, sha256="0" * 64)),
         manifest(detector=replace(detector, decoder="another")),
         manifest(face=replace(face, template=((45, 45.1), *face.template[1:]))),
+        manifest(detector=replace(detector, anchors=ANCHORS)),
     ):
         assert other.digest != original.digest
 

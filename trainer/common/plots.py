@@ -9,6 +9,7 @@ import matplotlib as mpl
 mpl.use("Agg")  # no display is needed
 from matplotlib import pyplot as plt
 
+from calibration.detection import Finding
 from calibration.metrics import Roc
 
 
@@ -55,5 +56,19 @@ def roc_curve(curve: Roc, title: str, path: Path) -> None:
         title=title,
     )
     axes.grid(which="both", alpha=0.25)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def precision_recall(found: Finding, title: str, path: Path) -> None:
+    """Precision over recall, and recall over false alarms, as a picture."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    left.step(100 * found.recall, 100 * found.precision, where="post")
+    left.set(xlabel="faces found (%)", ylabel="of what is found, faces (%)")
+    right.step(found.alarms, 100 * found.recall, where="post")
+    right.set(xlabel="false alarms a picture", ylabel="faces found (%)")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    figure.suptitle(title, fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -18,6 +18,7 @@ from trainer.losses.precision import wide
 CENTRE_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
 NEGATIVES_A_POSITIVE = 3  # Liu et al. 2016, section 2.2
+NEITHER = -1  # label of an anchor that is neither to find a face nor to be background
 LARGEST_GROWTH = math.log(
     1000.0 / 16.0
 )  # of a side over its anchor's, in decoding: exp overflows early; as torchvision
@@ -124,37 +125,48 @@ def match(boxes: Tensor, anchor: Tensor, threshold: float = 0.5) -> Tensor:
     return found
 
 
-def hard_negatives(losses: Tensor, positive: Tensor, ratio: int = NEGATIVES_A_POSITIVE) -> Tensor:
+def hard_negatives(
+    losses: Tensor, positive: Tensor, ratio: int = NEGATIVES_A_POSITIVE, least: int = 0
+) -> Tensor:
     """The anchors without a face that look most like one: in each image, ``ratio`` for every positive, bool [n, a].
 
     Args:
-        losses: float [n, a], each anchor's loss if it is background.
+        losses: float [n, a], each anchor's loss if it is background; -inf where it is not to count.
         positive: bool [n, a].
         ratio: at least 0.
+        least: negatives of an image, also of one without a face.
     """
-    rank = losses.detach().masked_fill(positive, -torch.inf).argsort(1, descending=True).argsort(1)
-    return (rank < ratio * positive.sum(1, keepdim=True)) & ~positive
+    losses = losses.detach().masked_fill(positive, -torch.inf)
+    rank = losses.argsort(1, descending=True).argsort(1)
+    wanted = (ratio * positive.sum(1, keepdim=True)).clamp_min(least)
+    return (rank < wanted) & (losses > -torch.inf)
 
 
-def multibox_loss(logits: Tensor, offsets: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def multibox_loss(
+    logits: Tensor, offsets: Tensor, labels: Tensor, targets: Tensor, least: int = 0
+) -> tuple[Tensor, Tensor]:
     """Confidence and localisation loss, both over the number of matched anchors; their sum is SSD's loss.
 
     Args:
         logits: float [n, a, classes], class 0 the background.
         offsets: float [n, a, 4], as ``encode`` makes them.
-        labels: int64 [n, a], 0 for the background, the class of the matched box otherwise.
-        targets: float [n, a, 4], ``encode`` of the matched box; anything where the label is 0.
+        labels: int64 [n, a], 0 for the background, the class of the matched box otherwise; ``NEITHER`` where an anchor
+            is to be left alone.
+        targets: float [n, a, 4], ``encode`` of the matched box; anything where the label is not above 0.
+        least: negatives of an image, also of one without a face.
 
     Returns:
         Cross-entropy of matched anchors and hard negatives, float [], and smooth-L1 (threshold 1) of the matched
-        anchors' offsets, float []. Both 0, with gradient 0, where nothing is matched.
+        anchors' offsets, float []. Without a match, the second is 0 with gradient 0, and so is the first if ``least``
+        is 0.
     """
     positive = labels > 0
     matched = positive.sum().clamp_min(1)
     logits = wide(logits)
-    entropy = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").reshape(
-        labels.shape
-    )
-    counted = positive | hard_negatives(-logits.log_softmax(2)[:, :, 0], positive)
+    entropy = functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=NEITHER
+    ).reshape(labels.shape)
+    background = (-logits.log_softmax(2)[:, :, 0]).masked_fill(labels == NEITHER, -torch.inf)
+    counted = positive | hard_negatives(background, positive, least=least)
     far = functional.smooth_l1_loss(wide(offsets)[positive], wide(targets)[positive], reduction="sum")
     return (entropy * counted).sum() / matched, far / matched

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from trainer.losses.detection import (
+    NEITHER,
     anchors,
     corners,
     decode,
@@ -123,6 +124,26 @@ def test_negatives_are_the_hardest_three_a_positive_in_each_image():
     assert hard_negatives(losses, positive).tolist() == [[False, False, True, False, True, True], [False] * 6]
     positive[1, [0, 2]] = True
     assert (hard_negatives(losses, positive)[1] == ~positive[1]).all()  # fewer are left than six
+
+
+def test_an_image_without_a_face_has_negatives_where_a_least_number_is_asked_for():
+    losses = torch.tensor([[1.0, 5.0, 2.0, 3.0], [4.0, 9.0, -torch.inf, 6.0]])
+    positive = torch.tensor([[False] * 4, [False, True, False, False]])
+    chosen = hard_negatives(losses, positive, ratio=1, least=2)
+    assert chosen.tolist() == [[False, True, False, True], [True, False, False, True]]
+    # What is not to count is never taken, even where too few are left.
+    assert hard_negatives(losses, positive, least=4)[1].tolist() == [True, False, False, True]
+
+
+def test_an_anchor_that_is_left_alone_costs_nothing_and_learns_nothing():
+    logits = torch.tensor([[[0.0, 2.0], [0.0, 5.0], [0.0, 1.0]]], requires_grad=True)
+    offsets = torch.zeros(1, 3, 4, requires_grad=True)
+    labels = torch.tensor([[1, NEITHER, 0]])
+    confidence, localisation = multibox_loss(logits, offsets, labels, torch.zeros(1, 3, 4))
+    assert confidence.item() == pytest.approx(math.log(1 + math.exp(-2)) + math.log(1 + math.e), rel=1e-6)
+    (confidence + localisation).backward()
+    assert (logits.grad[0, 1] == 0).all()
+    assert (logits.grad[0, [0, 2]] != 0).all()
 
 
 def test_loss_by_hand():

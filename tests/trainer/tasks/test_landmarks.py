@@ -95,7 +95,7 @@ def test_the_agent_aligns_by_what_was_trained(trained, some_faces, tmp_path):
         image = read_image(some_faces / photo)
         box = job.judging.boxes[item]
         (face,) = [each for each in reader.find(image) if np.allclose(each.box, box, atol=0.01)]
-        # Back in the frame as by hand: the chip's middle is the box's, its side the longer one and two margins of a tenth.
+        # In the frame as by hand: the chip's middle is the box's, its side the longer one and two margins of a tenth.
         longer = max(box[2] - box[0], box[3] - box[1])
         middle = np.array([box[0] + box[2], box[1] + box[3]]) / 2
         own = (true[item] - 31.5) * (longer * 1.2 / 64) + middle
