@@ -120,7 +120,11 @@ def find_faces(
 
 def _look(finder: FaceFinder, data: bytes, name: Path) -> tuple[Face, ...]:
     found = finder.find(decode_image(data, name))
-    return tuple((*(round(side, 2) for side in face.box), round(face.score, 4)) for face in found)
+    return tuple(
+        (round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2), round(face.score, 4))
+        for face in found
+        for x1, y1, x2, y2 in [face.box]
+    )
 
 
 def _known(file: Path) -> dict[str, tuple[Face, ...]]:

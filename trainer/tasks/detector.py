@@ -22,6 +22,7 @@ from trainer.common.synced_norm import synced
 from trainer.data.augment import Angle, Augmentation, Chance, Part, augment, generator
 from trainer.data.canvas import FACE, NEITHER, Canvases, CanvasSettings
 from trainer.data.samplers import Shuffled
+from trainer.data.wider import Marked
 from trainer.detector import export, judging
 from trainer.detector.network import TinySsd, all_anchors, flat, fused
 from trainer.losses import detection
@@ -115,7 +116,7 @@ class Detection(nn.Module):
     def __init__(self, network: nn.Module, negatives: int, precision: Precision) -> None:
         super().__init__()
         # Channels last: convolutions of this size take half as long on a processor.
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # stubs lack it
         self._negatives = negatives
         self._precision = precision
 
@@ -250,7 +251,7 @@ def finish(
     base = pack.verify(Path(job.settings.pictures.pack).expanduser())
     network, bits = job.deployable(module)
 
-    def judged(what: str, side: list[marked.Marked], threshold: float) -> judging.Finding:
+    def judged(what: str, side: list[Marked], threshold: float) -> judging.Finding:
         return judging.judge(
             network, base, pictures.root, side, threshold, lambda count: advance(what, count, len(side))
         )
