@@ -11,9 +11,11 @@ from matplotlib import pyplot as plt
 
 from calibration.metrics import Roc
 
+_PLAIN = "cross_entropy"
+
 
 def curves(history: Sequence[dict[str, Any]], unit: str, score: str, path: Path) -> None:
-    """Training loss, learning rate and a figure of the evaluations over the run, as a picture.
+    """Training loss, with its margin and without, learning rate and a figure of the evaluations, as a picture.
 
     Args:
         history: the lines of metrics.
@@ -25,8 +27,13 @@ def curves(history: Sequence[dict[str, Any]], unit: str, score: str, path: Path)
         2, 1, figsize=(7, 5.5), layout="constrained", sharex=True, height_ratios=[3, 1]
     )
     numbers = [line[unit] for line in history]
-    left.plot(numbers, [line["loss"] for line in history], color="tab:blue")
+    left.plot(numbers, [line["loss"] for line in history], color="tab:blue", label="loss")
     left.set(ylabel="training loss (nats)")
+    plain = [line for line in history if _PLAIN in line]
+    if any(line[_PLAIN] != line["loss"] for line in plain):
+        values = [line[_PLAIN] for line in plain]
+        left.plot([line[unit] for line in plain], values, color="tab:blue", ls=":", label="without the margin")
+        left.legend()
     evaluated = [line for line in history if score in line]
     if evaluated:
         right = left.twinx()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trainer.common.distributed import World
 from trainer.common.settings import Count, NotNegative, Positive, Share
 from trainer.data.augment import generator
-from trainer.losses.margin import CENTRE_DEVIATION, ArcFace, Margin, Softmax
+from trainer.losses.margin import CENTRE_DEVIATION, ArcFace, Identified, Margin, Softmax
 from trainer.losses.partial_fc import PartialFC, shard
 from trainer.losses.schedules import ramp
 
@@ -75,11 +75,13 @@ class IdentityHead(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, progress: float) -> Tensor:
         """Mean loss float [] of embeddings float [n, dim] and labels int64 [n], when so much of the run is done."""
+        return self.identify(embeddings, labels, progress).loss
+
+    def identify(self, embeddings: Tensor, labels: Tensor, progress: float) -> Identified:
+        """The loss, and what it is without the margin that grows; arguments as of ``forward``."""
         if isinstance(self.layer, Softmax):
-            plain: Tensor = self.layer(embeddings.float(), labels)
-            return plain
-        loss: Tensor = self.layer(embeddings.float(), labels, self.margin(progress))
-        return loss
+            return self.layer.identify(embeddings.float(), labels)
+        return self.layer.identify(embeddings.float(), labels, self.margin(progress))
 
     def margin(self, progress: float) -> Margin:
         """The margin softmax's settings at a place in the run."""

@@ -58,7 +58,14 @@ def test_recognition_learns(settings, tmp_path, more):
     loop.train(job, tmp_path, quiet)
     found = losses(tmp_path)
     assert np.mean(found[-2:]) < 0.95 * found[0]
-    assert 0 <= loop.read_history(tmp_path)[-1]["pair_accuracy"] <= 1
+    history = loop.read_history(tmp_path)
+    assert 0 <= history[-1]["pair_accuracy"] <= 1
+    assert all(0 <= line["top1"] <= 1 for line in history)
+    without_margin = [line["cross_entropy"] for line in history]
+    if "head.kind=softmax" in more:
+        assert without_margin == found
+    else:
+        assert all(plain < loss for plain, loss in zip(without_margin, found, strict=True))
 
 
 def test_nobody_who_judges_is_trained_on(settings):
@@ -106,7 +113,8 @@ def test_objectives_take_turns(settings, fer2013):
     batch = next(job.batches(0))
     for step, objective in enumerate(expected):
         assert list(job.weights(step)) == [objective]
-        assert set(job.losses(job.module, batch, step)) == {"loss", objective}
+        beside = {"cross_entropy", "top1"} if objective == "recognition" else set()
+        assert set(job.losses(job.module, batch, step)) == {"loss", objective} | beside
     assert job.weights(13)["contrast"] == pytest.approx(1 - 13 / 24)
 
 
