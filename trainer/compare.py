@@ -48,7 +48,7 @@ BEFORE = "@before"
 TABLE = "table.md"
 PICTURE = "comparison.png"
 
-Name = Annotated[str, Meta(pattern=r"^\w[\w .+-]*$", max_length=64)]  # it becomes the name of a folder
+Name = Annotated[str, Meta(pattern=r"^\w[\w ,.+-]*$", max_length=64)]  # it becomes the name of a folder
 Settings = dict[str, Any]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -153,7 +153,7 @@ def compare(comparison: Comparison, out: Path, advance: Advance) -> Iterator[Res
     results = Results(comparison)
     for seed in comparison.seeds:
         for name, variant in comparison.variants.items():
-            folder = out / name / str(seed)
+            folder = out.absolute() / name / str(seed)
             own = merged(comparison.settings, variant.settings)
             if variant.before is not None:
                 earlier, wanted = folder / "before", load(variant.before.task).settings.__struct_fields__

@@ -209,3 +209,29 @@ def test_a_plan_names_the_faces_and_trains_nothing(settings, tmp_path):
 def test_what_cannot_be_trained_is_named(settings, more, named):
     with pytest.raises(UserError, match=named):
         job_of("recognise", settings, more)
+
+
+def test_a_comparison_tells_what_a_run_before_is_worth(settings, tmp_path):
+    from trainer import compare
+
+    shared = load_settings(dict, None, [*settings, "steps=4"])
+    wanted = compare.Comparison(
+        task="recognise",
+        seeds=(1,),
+        figures=("pair_accuracy", "top1"),
+        settings=shared,
+        variants={
+            "alone": compare.Variant(settings={"head": {"kind": "softmax"}}),
+            "after simclr": compare.Variant(
+                settings={"head": {"kind": "softmax"}, "start": compare.BEFORE},
+                before=compare.Before(task="simclr", settings={"temperature": 0.2}),
+            ),
+        },
+    )
+    *_, results = compare.compare(wanted, tmp_path, quiet)
+    assert [row[:2] for row in results.rows()[1:]] == [["alone", "1"], ["after simclr", "1"]]
+    _, meta = checkpoint.load(tmp_path / "after simclr" / "1" / loop.CHECKPOINT)
+    before, told = checkpoint.load(tmp_path / "after simclr" / "1" / "before" / loop.CHECKPOINT)
+    assert meta["config"]["start"] == str(tmp_path / "after simclr" / "1" / "before")
+    assert (told["config"]["temperature"], told["config"]["seed"], told["config"]["side"]) == (0.2, 1, 48)
+    assert any(name.startswith("model/projection") for name in before)
