@@ -20,7 +20,7 @@ from engines.engine import EngineError
 Operator = Callable[..., Any]
 """From inputs to the output, or to a sequence of the outputs."""
 
-_TYPES = {
+_TYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.INT32: torch.int32,
     TensorProto.INT64: torch.int64,
@@ -144,8 +144,8 @@ def _product_and_sum(
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
-    transA: int = 0,
-    transB: int = 0,  # noqa: N803 - ONNX' names
+    transA: int = 0,  # noqa: N803 - ONNX' name
+    transB: int = 0,  # noqa: N803
 ) -> Operator:
     _only("Gemm with factors", (alpha, beta, transA), (1.0, 1.0, 0))
     return lambda x, weight, bias=None: functional.linear(x, weight if transB else weight.T, bias)
@@ -223,6 +223,11 @@ def _quotient(one: Tensor, other: Tensor) -> Tensor:
     return torch.div(one, other, rounding_mode="trunc" if whole else None)
 
 
+def _expand(x: Tensor, shape: Tensor) -> Tensor:
+    common = torch.broadcast_shapes(x.shape, tuple(shape.tolist()))  # type: ignore[no-untyped-call]
+    return x.expand(common)
+
+
 def _plain(function: Operator) -> Callable[[], Operator]:
     """An operator without attributes."""
     return lambda: function
@@ -238,7 +243,7 @@ OPERATORS: Mapping[str, Callable[..., Operator]] = {
     "Div": _plain(_quotient),
     "Equal": _plain(torch.eq),
     "Erf": _plain(torch.erf),
-    "Expand": _plain(lambda x, shape: x.expand(torch.broadcast_shapes(x.shape, tuple(shape.tolist())))),
+    "Expand": _plain(_expand),
     "Flatten": lambda *, axis=1: lambda x: x.reshape(math.prod(x.shape[:axis]), -1),
     "Gather": _gather,
     "Gemm": _product_and_sum,
