@@ -11,6 +11,7 @@ TASKS = {
     "recognise": "a face network, by a softmax over identities, with ArcFace's margin or without",
     "simclr": "a backbone from faces without names, by contrast, to start another task from",
     "multitask": "a face network that learns people, contrast and expressions together",
+    "reduce": "a pack with a shorter embedding, by two layers behind a finished network's",
     "relate": "a small network that keeps a finished one's embeddings, or their distances and angles",
 }
 """What each makes; its module here has the same name and holds it as ``TASK``."""

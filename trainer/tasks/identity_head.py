@@ -6,6 +6,7 @@ import msgspec
 import torch
 from msgspec import Meta
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainer.common.distributed import World
 from trainer.common.settings import Count, NotNegative, Positive, Share
@@ -82,6 +83,21 @@ class IdentityHead(nn.Module):
         if isinstance(self.layer, Softmax):
             return self.layer.identify(embeddings.float(), labels)
         return self.layer.identify(embeddings.float(), labels, self.margin(progress))
+
+    @torch.no_grad()
+    def begin(self, vectors: Tensor, labels: Tensor) -> None:
+        """Let the centres of each class be near the mean of its vectors; a plain softmax stays as it is.
+
+        Args:
+            vectors: float32 [n, dim] of length 1, of every class at least one.
+            labels: int64 [n], classes without gaps.
+        """
+        if isinstance(self.layer, Softmax):
+            return
+        sums = vectors.new_zeros(int(labels.max()) + 1, vectors.shape[1]).index_add_(0, labels, vectors)
+        own = self.layer.own if isinstance(self.layer, PartialFC) else range(len(sums))
+        means = functional.normalize(sums, dim=1)[own.start : own.stop]
+        self.layer.centres.add_(means[:, None].to(self.layer.centres.device))
 
     def margin(self, progress: float) -> Margin:
         """The margin softmax's settings at a place in the run."""
