@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import trainer.tasks
 from trainer import compare
@@ -84,8 +85,8 @@ def test_seeds_come_in_turn_so_that_a_table_is_fair_before_it_is_whole(compariso
 def test_a_killed_comparison_goes_on_and_does_nothing_twice(comparison, tiny, tmp_path):
     out, file = tmp_path / "out", tmp_path / "comparison.toml"
     runner = RUNNER.format(folder=str(Path(tiny.__file__).parent))
-    sets = ["--set", "seeds=[1,2]", "--set", "settings.pause=0.02"]
-    command = [sys.executable, "-c", runner, str(file), "--out", str(out), *sets]
+    arguments = [str(file), "--out", str(out), "--set", "seeds=[1,2]", "--set", "settings.pause=0.02"]
+    command = [sys.executable, "-c", runner, *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     )
@@ -96,8 +97,9 @@ def test_a_killed_comparison_goes_on_and_does_nothing_twice(comparison, tiny, tm
     process.communicate()
     first = {path: path.stat().st_mtime_ns for path in out.glob("*/1/checkpoint.npz")}
     assert len(first) == 2
-    finished = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT)
-    assert "hardly any rate" in finished.stdout
+    finished = CliRunner().invoke(compare.app, arguments)
+    assert finished.exit_code == 0, finished.output
+    assert "hardly any rate" in finished.output
     assert {path: path.stat().st_mtime_ns for path in first} == first
     table = (out / "table.md").read_text().splitlines()
     assert [row.split(" | ")[1] for row in table[2:]] == ["2", "2"]
