@@ -59,8 +59,12 @@ def dots(values: Mapping[str, Sequence[float]], figure: str, path: Path) -> None
         axes.plot(found, [row] * len(found), "o", color="tab:blue", alpha=0.6)
         if found:
             axes.plot(sum(found) / len(found), row, "|", color="tab:orange", markersize=18, markeredgewidth=2)
-    axes.set(yticks=range(len(values)), yticklabels=list(values), xlabel=figure.replace("_", " "))
-    axes.invert_yaxis()
+    axes.set(
+        yticks=range(len(values)),
+        yticklabels=list(values),
+        ylim=(len(values) - 0.5, -0.5),
+        xlabel=figure.replace("_", " "),
+    )
     axes.grid(axis="x", alpha=0.25)
     drawing.savefig(path, dpi=120)
     plt.close(drawing)
