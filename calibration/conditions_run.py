@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import cv2
 import msgspec
 import numpy as np
 import onnx
@@ -143,4 +144,13 @@ def faces(
         )
     unknown = np.full(len(drawn), -1, np.int64), np.full(len(known), -1, np.int64)
     labels, people = np.concatenate([known, unknown[0]]), np.concatenate([unknown[1], whose[drawn]])
-    return np.concatenate([told.chips, found.chips[drawn]]), labels, people
+    chips = np.concatenate([_of_side(told.chips, pack.manifest.face.side), found.chips[drawn]])
+    return chips, labels, people
+
+
+def _of_side(chips: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Chips as a network of another side sees them: uint8 BGR [n, side, side, 3]."""
+    if chips.shape[1] == side:
+        return chips
+    shrunk = [cv2.resize(chip, (side, side), interpolation=cv2.INTER_AREA) for chip in chips]
+    return np.stack(shrunk).astype(np.uint8, copy=False)

@@ -1,11 +1,10 @@
 """A face network as a torch module whose only parameters are its norm parameters; torch comes with the extra ``adapt``.
 
-What a pack's graph is made of is little: convolutions, norm layers (a factor and an addend for each channel, see
-``engines.norms``), pooling and a few sums. Other operators are refused by name.
+Norm layers are a factor and an addend for each channel, see ``engines.norms``; what else a pack's graph may be made of
+is in ``agent.adaptation.operators``. Other operators are refused by name.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 import onnx
@@ -16,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agent.adaptation.chip_filter import CHIP_FILTER, SIDE, divide, identity
-from engines.engine import EngineError
+from agent.adaptation.operators import Operator, build
 
 _NORM = "norm."
 
 
 class Norm(nn.Module):
-    """A norm layer: y = scale · x + shift for each channel, as the graph has it.
+    """A norm layer: y = scale · x + shift for each channel, as the graph has it: of maps, or of vectors and tokens.
 
     Attributes:
         scale: float32 [channels].
@@ -31,16 +30,18 @@ class Norm(nn.Module):
     """
 
     def __init__(self, scale: NDArray[np.float32], shift: NDArray[np.float32]) -> None:
+        """Take over parameters of the shape in which the graph multiplies them: [1, channels, 1, 1], or [channels]."""
         super().__init__()
+        self._shape = scale.shape
         self.scale = nn.Parameter(torch.from_numpy(scale.reshape(-1).copy()))
         self.shift = nn.Parameter(torch.from_numpy(shift.reshape(-1).copy()))
         self.renormalise: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float32 [n, channels, height, width] to the same."""
+        """Float32 to the same shape."""
         if self.renormalise is not None:
             x = self.renormalise(x)
-        return x * self.scale[:, None, None] + self.shift[:, None, None]
+        return x * self.scale.reshape(self._shape) + self.shift.reshape(self._shape)
 
 
 class FaceNetwork(nn.Module):
@@ -63,12 +64,13 @@ class FaceNetwork(nn.Module):
         super().__init__()
         constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
         self.outputs = tuple(outputs)
-        self._steps: list[tuple[Callable[..., Tensor], tuple[str, ...], str]] = []
+        # Of each step: what is computed, of which values, constants or nothing, and what the outcomes are called.
+        self._steps: list[tuple[Operator, tuple[str | Tensor | None, ...], tuple[str, ...]]] = []
         self.norms: dict[str, Norm] = {}
         scaled: dict[str, str] = {}  # product of a norm layer, and what the layer read
         for node in _needed(model.graph, self.outputs):
             factor = next((name for name in node.input if name.startswith(_NORM)), None)
-            (result,) = node.output
+            result = node.output[0]
             if factor is not None and node.op_type == "Mul":
                 scaled[result] = next(name for name in node.input if name != factor)
                 continue
@@ -78,16 +80,15 @@ class FaceNetwork(nn.Module):
                 norm = Norm(constants[f"{_NORM}{name}.scale"], constants[factor])
                 self.norms[name] = norm
                 self.add_module(name.replace(".", "_"), norm)
-                self._steps.append((norm, (scaled[source],), result))
+                self._steps.append((norm, (scaled[source],), (result,)))
                 continue
-            build = _OPERATORS.get(node.op_type)
-            if build is None:
-                raise EngineError(f"{model.graph.name}: operator {node.op_type} cannot be adapted here")
-            fixed = [constants[name] for name in node.input if name in constants]
-            variable = tuple(name for name in node.input if name not in constants)
-            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            self._steps.append((build(fixed, attributes), variable, result))
-        last = {name: i for i, (_, reads, _) in enumerate(self._steps) for name in reads}
+            reads = tuple(
+                torch.tensor(constants[name]) if name in constants else name or None for name in node.input
+            )
+            self._steps.append((build(node, model.graph.name), reads, tuple(node.output)))
+        last = {
+            name: i for i, (_, reads, _) in enumerate(self._steps) for name in reads if isinstance(name, str)
+        }
         self._done = [
             [n for n, at in last.items() if at == i and n not in self.outputs]
             for i in range(len(self._steps))
@@ -96,8 +97,9 @@ class FaceNetwork(nn.Module):
     def forward(self, chips: Tensor) -> dict[str, Tensor]:
         """The wanted outputs for ``chips``, uint8 BGR [n, side, side, 3]."""
         values = {"chip": chips}
-        for (step, reads, result), done in zip(self._steps, self._done, strict=True):
-            values[result] = step(*(values[name] for name in reads))
+        for (step, reads, results), done in zip(self._steps, self._done, strict=True):
+            found = step(*(values[each] if isinstance(each, str) else each for each in reads))
+            values.update(zip(results, [found] if isinstance(found, Tensor) else found, strict=True))
             for name in done:
                 del values[name]
         return {name: values[name] for name in self.outputs}
@@ -180,103 +182,3 @@ def _needed(graph: onnx.GraphProto, outputs: tuple[str, ...]) -> list[onnx.NodeP
             kept.append(node)
             wanted |= set(node.input)
     return kept[::-1]
-
-
-_Fixed = list[NDArray[Any]]
-_Attributes = dict[str, Any]
-
-
-def _convolution(fixed: _Fixed, attributes: _Attributes) -> Callable[..., Tensor]:
-    weight = torch.from_numpy(fixed[0].copy())
-    bias = torch.from_numpy(fixed[1].copy()) if len(fixed) > 1 else None
-    stride = tuple(attributes.get("strides", (1, 1)))
-    groups = attributes.get("group", 1)
-    pads = attributes.get("pads", (0, 0, 0, 0))
-    top, left, bottom, right = pads
-    if (top, left) == (bottom, right):
-        return lambda x: functional.conv2d(x, weight, bias, stride, (top, left), groups=groups)
-    return lambda x: functional.conv2d(
-        functional.pad(x, (left, right, top, bottom)), weight, bias, stride, groups=groups
-    )
-
-
-def _max_pool(_fixed: _Fixed, attributes: _Attributes) -> Callable[..., Tensor]:
-    kernel, stride = tuple(attributes["kernel_shape"]), tuple(attributes.get("strides", (1, 1)))
-    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
-    return lambda x: functional.max_pool2d(
-        functional.pad(x, (left, right, top, bottom), value=float("-inf")), kernel, stride
-    )
-
-
-def _average_pool(_fixed: _Fixed, attributes: _Attributes) -> Callable[..., Tensor]:
-    kernel, stride = tuple(attributes["kernel_shape"]), tuple(attributes.get("strides", (1, 1)))
-    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
-    if (top, left) == (bottom, right):
-        inside = bool(attributes.get("count_include_pad", 0))
-        return lambda x: functional.avg_pool2d(x, kernel, stride, (top, left), count_include_pad=inside)
-    raise EngineError("average pooling with uneven padding cannot be adapted here")
-
-
-def _pad(fixed: _Fixed, _attributes: _Attributes) -> Callable[..., Tensor]:
-    pads = [int(p) for p in fixed[0]]
-    rank = len(pads) // 2
-    turned = [p for axis in reversed(range(rank)) for p in (pads[axis], pads[axis + rank])]
-    return lambda x: functional.pad(x, turned)
-
-
-def _reduce_mean(fixed: _Fixed, attributes: _Attributes) -> Callable[..., Tensor]:
-    axes = tuple(int(a) for a in (fixed[0] if fixed else attributes["axes"]))
-    keep = bool(attributes.get("keepdims", 1))
-    return lambda x: x.mean(axes, keepdim=keep)
-
-
-def _reduce_l2(fixed: _Fixed, attributes: _Attributes) -> Callable[..., Tensor]:
-    axes = tuple(int(a) for a in (fixed[0] if fixed else attributes["axes"]))
-    keep = bool(attributes.get("keepdims", 1))
-    return lambda x: torch.linalg.vector_norm(x, dim=axes, keepdim=keep)
-
-
-def _multiply_matrix(fixed: _Fixed, _attributes: _Attributes) -> Callable[..., Tensor]:
-    weight = torch.from_numpy(fixed[0].copy())
-    return lambda x: x @ weight
-
-
-def _gemm(fixed: _Fixed, attributes: _Attributes) -> Callable[..., Tensor]:
-    weight, bias = (torch.from_numpy(each.copy()) for each in fixed)
-    if not attributes.get("transB", 0):
-        weight = weight.T
-    return lambda x: functional.linear(x, weight, bias)
-
-
-def _sum(fixed: _Fixed, _attributes: _Attributes) -> Callable[..., Tensor]:
-    if fixed:
-        addend = torch.from_numpy(fixed[0].copy())
-        return lambda x: x + addend
-    return lambda a, b: a + b
-
-
-def _product(fixed: _Fixed, _attributes: _Attributes) -> Callable[..., Tensor]:
-    if fixed:
-        factor = torch.from_numpy(fixed[0].copy())
-        return lambda x: x * factor
-    return lambda a, b: a * b
-
-
-_OPERATORS: dict[str, Callable[[_Fixed, _Attributes], Callable[..., Tensor]]] = {
-    "Conv": _convolution,
-    "MaxPool": _max_pool,
-    "AveragePool": _average_pool,
-    "Pad": _pad,
-    "ReduceMean": _reduce_mean,
-    "ReduceL2": _reduce_l2,
-    "MatMul": _multiply_matrix,
-    "Gemm": _gemm,
-    "Add": _sum,
-    "Mul": _product,
-    "Transpose": lambda _, attributes: lambda x: x.permute(*attributes["perm"]),
-    "Cast": lambda *_: lambda x: x.float(),
-    "Relu": lambda *_: torch.relu,
-    "Sigmoid": lambda *_: torch.sigmoid,
-    "GlobalAveragePool": lambda *_: lambda x: x.mean((2, 3), keepdim=True),
-    "Div": lambda *_: lambda a, b: a / b,
-}

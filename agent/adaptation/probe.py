@@ -25,13 +25,7 @@ def probe_model(model: onnx.ModelProto, layers: Sequence[str]) -> onnx.ModelProt
     Raises:
         EngineError: there is no such norm layer.
     """
-    read = {}
-    for node in model.graph.node:
-        factor = next((name for name in node.input if name.startswith("norm.")), None)
-        if node.op_type == "Mul" and factor is not None:
-            read[factor.removeprefix("norm.").removesuffix(".scale")] = next(
-                name for name in node.input if name != factor
-            )
+    read = _read_by_norms(model.graph)
     missing = [layer for layer in layers if layer not in read]
     if missing or not layers:
         raise EngineError(f"{model.graph.name} has no norm layer {', '.join(missing) or 'to probe'}")
@@ -59,6 +53,39 @@ def probe_model(model: onnx.ModelProto, layers: Sequence[str]) -> onnx.ModelProt
     graph.node.append(helper.make_node("Concat", parts, [_MOMENTS], axis=1))
     graph.output.append(helper.make_tensor_value_info(_MOMENTS, TensorProto.FLOAT, ["N", "features"]))
     return front
+
+
+def front_layers(model: onnx.ModelProto, count: int) -> tuple[str, ...]:
+    """The norm layers that are the first to read a map of their size: those of the first ``count`` sizes.
+
+    What light and camera do to a picture shows at the front of a network, and at each scale differently. A network
+    without maps behind the picture, such as a transformer, has the first layer alone.
+    """
+    typed = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
+        for value in typed.value_info
+    }
+    planes = {
+        tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 4
+    }  # [1, channels, 1, 1]
+    first: dict[int, str] = {}
+    for layer, source in _read_by_norms(model.graph).items():
+        height, width = shapes.get(source, [0] * 4)[2:] if f"norm.{layer}.scale" in planes else (0, 0)
+        if height * width > 1:
+            first.setdefault(height, layer)
+    return tuple(first.values())[:count]
+
+
+def _read_by_norms(graph: onnx.GraphProto) -> dict[str, str]:
+    """What each norm layer reads, before its factor and addend, in the order of the graph."""
+    read = {}
+    for node in graph.node:
+        factor = next((name for name in node.input if name.startswith("norm.")), None)
+        if node.op_type == "Mul" and factor is not None:
+            layer = factor.removeprefix("norm.").removesuffix(".scale")
+            read[layer] = next(name for name in node.input if name != factor)
+    return read
 
 
 class Probe:

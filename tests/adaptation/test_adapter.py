@@ -9,7 +9,7 @@ import pytest
 from agent.adaptation.adapter import Adapter
 from agent.adaptation.bank import BankError, read_bank
 from agent.adaptation.chip_filter import adaptable
-from agent.adaptation.probe import Probe, probe_model
+from agent.adaptation.probe import Probe, front_layers, probe_model
 from agent.adaptation.tiers import adapter_of_pack
 from agent.config import AdaptationSettings
 from engines.engine import EngineError
@@ -102,6 +102,11 @@ def test_a_pack_without_a_bank_says_so(model, pack, tmp_path):
     (tmp_path / MANIFEST).write_bytes(encode_manifest(replace(pack.manifest, adaptation=UNSET)))
     with pytest.raises(BankError, match="no norm bank"):
         adapter_of_pack(tmp_path / pack.face.name, SETTINGS, 0)
+
+
+def test_a_bank_reads_the_first_norm_of_each_size_of_map(model, pack):
+    layers = read_bank(pack.bank, model).layers
+    assert front_layers(model, len(layers)) == layers == ("input", "stem", "level4.0.a", "level3.0.a")
 
 
 def test_the_probe_tells_what_norm_layers_read(model, faces):

@@ -77,6 +77,10 @@ class Job(ABC):
     sharded: Sequence[nn.Parameter] = ()
     score: str = ""
 
+    def begin(self) -> None:
+        """Put into the module what is known before the first step; a run that goes on has it in its checkpoint."""
+        return
+
     @abstractmethod
     def facts(self) -> list[tuple[str, str]]:
         """What the plan says of the data: name and value."""

@@ -41,6 +41,9 @@ def train(job: Job, out: Path, advance: Advance, stop_after: int = 0) -> nn.Modu
     scaler = job.precision.scaler()
     out.mkdir(parents=True, exist_ok=True)
     done = _resume(out / CHECKPOINT, job, averaged, scaler)
+    if not done:
+        job.begin()
+        averaged.load_state_dict(module.state_dict())
     distributed.wait(world)
     if world.first:
         _trim_history(out / HISTORY, done)

@@ -1,6 +1,6 @@
 """Pictures of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from matplotlib import pyplot as plt
 from calibration.detection import Finding
 from calibration.metrics import Roc
 
+_PLAIN = "cross_entropy"
+
 
 def curves(history: Sequence[dict[str, Any]], unit: str, score: str, path: Path) -> None:
-    """Training loss, learning rate and a figure of the evaluations over the run, as a picture.
+    """Training loss, with its margin and without, learning rate and a figure of the evaluations, as a picture.
 
     Args:
         history: the lines of metrics.
@@ -26,8 +28,15 @@ def curves(history: Sequence[dict[str, Any]], unit: str, score: str, path: Path)
         2, 1, figsize=(7, 5.5), layout="constrained", sharex=True, height_ratios=[3, 1]
     )
     numbers = [line[unit] for line in history]
-    left.plot(numbers, [line["loss"] for line in history], color="tab:blue")
+    left.plot(numbers, [line["loss"] for line in history], color="tab:blue", label="loss")
     left.set(ylabel="training loss (nats)")
+    plain = [line for line in history if _PLAIN in line]
+    if any(line[_PLAIN] != line["loss"] for line in plain):
+        values = [line[_PLAIN] for line in plain]
+        left.plot(
+            [line[unit] for line in plain], values, color="tab:blue", ls=":", label="without the margin"
+        )
+        left.legend()
     evaluated = [line for line in history if score in line]
     if evaluated:
         right = left.twinx()
@@ -42,6 +51,24 @@ def curves(history: Sequence[dict[str, Any]], unit: str, score: str, path: Path)
     below.set(xlabel=unit, ylabel="learning rate")
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def dots(values: Mapping[str, Sequence[float]], figure: str, path: Path) -> None:
+    """A figure of several runs of each of some variants, and their means, as a picture."""
+    drawing, axes = plt.subplots(figsize=(7, 1 + 0.4 * len(values)), layout="constrained")
+    for row, found in enumerate(values.values()):
+        axes.plot(found, [row] * len(found), "o", color="tab:blue", alpha=0.6)
+        if found:
+            axes.plot(sum(found) / len(found), row, "|", color="tab:orange", markersize=18, markeredgewidth=2)
+    axes.set(
+        yticks=range(len(values)),
+        yticklabels=list(values),
+        ylim=(len(values) - 0.5, -0.5),
+        xlabel=figure.replace("_", " "),
+    )
+    axes.grid(axis="x", alpha=0.25)
+    drawing.savefig(path, dpi=120)
+    plt.close(drawing)
 
 
 def roc_curve(curve: Roc, title: str, path: Path) -> None:

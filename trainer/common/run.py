@@ -23,7 +23,7 @@ def run(
     """
     settings = load_settings(task.settings, config, overrides)
     device = settings.device if isinstance(settings, RunSettings) else "cpu"
-    with distributed.joined(device) as world, _bars(world.first) as (advance, console):
+    with distributed.joined(device) as world, bars(world.first) as (advance, console):
         job = task.build(settings, world, advance)
         if dry_run:
             rows = plan.make(job)
@@ -51,7 +51,7 @@ def _table(rows: list[tuple[str, str]]) -> Table:
 
 
 @contextmanager
-def _bars(shown: bool) -> Iterator[tuple[Advance, Console]]:
+def bars(shown: bool) -> Iterator[tuple[Advance, Console]]:
     """A progress bar for each thing that is being done, with the time left, on stderr; and the console of results."""
     tasks: dict[str, TaskID] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,5 +1,6 @@
 """The settings of a run, from defaults, a TOML file and ``key=value`` overrides."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -78,6 +79,15 @@ def load_settings(kind: type[S], path: Path | None, overrides: list[str]) -> S:
             raise ConfigError(f"config {path} cannot be read: {error}") from error
     for override in overrides:
         _apply(table, override)
+    return convert(kind, table)
+
+
+def convert(kind: type[S], table: Mapping[str, Any]) -> S:
+    """Settings from a table as TOML has it.
+
+    Raises:
+        ConfigError: a key or value does not fit.
+    """
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:

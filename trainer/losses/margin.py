@@ -7,6 +7,7 @@ their margin is fixed when they are made; they are what the tests compare with.
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,20 @@ class Margin:
             raise ValueError(f"margin {self.margin} is not within 0..pi/2 radians")
         if self.scale <= 0.0 or self.softness < 0.0:
             raise ValueError("scale must be above 0, softness not below 0")
+
+
+class Identified(NamedTuple):
+    """What a softmax over identities says of a batch; each float [].
+
+    Attributes:
+        loss: which is descended.
+        cross_entropy: without margin and doubt, so that steps with different margins can be compared; no gradient.
+        top1: share of the samples to which no class is nearer than their own; no gradient.
+    """
+
+    loss: Tensor
+    cross_entropy: Tensor
+    top1: Tensor
 
 
 def cosines(embeddings: Tensor, centres: Tensor) -> Tensor:
@@ -143,6 +158,13 @@ def trust(cosine: Tensor, doubt: float, softness: float) -> Tensor:
     return torch.sigmoid(above / softness) if softness > 0.0 else (above >= 0.0).to(cosine.dtype)
 
 
+@torch.no_grad()
+def without_margin(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and top-1, float [] each, of logits float [n, classes] and labels int64 [n]; see ``Identified``."""
+    top1 = own_class(logits, labels) >= logits.amax(1)
+    return functional.cross_entropy(logits, labels), top1.to(logits.dtype).mean()
+
+
 def fresh_centres(classes: int, subcentres: int, dim: int, generator: torch.Generator | None) -> nn.Parameter:
     """Random class centres, float32 [classes, subcentres, dim]."""
     return nn.Parameter(torch.randn(classes, subcentres, dim, generator=generator) * CENTRE_DEVIATION)
@@ -162,9 +184,14 @@ class ArcFace(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, margin: Margin) -> Tensor:
         """Mean loss float [] of embeddings float [n, dim], of any length, and labels int64 [n]."""
+        return self.identify(embeddings, labels, margin).loss
+
+    def identify(self, embeddings: Tensor, labels: Tensor, margin: Margin) -> Identified:
+        """The loss, and what it is without the margin; arguments as of ``forward``."""
         cosine = cosines(embeddings, self.centres)
         losses = functional.cross_entropy(margin_logits(cosine, labels, margin), labels, reduction="none")
-        return weighted_mean(losses, own_class(cosine, labels), margin)
+        loss = weighted_mean(losses, own_class(cosine, labels), margin)
+        return Identified(loss, *without_margin(margin.scale * cosine, labels))
 
 
 class Softmax(nn.Module):
@@ -176,4 +203,9 @@ class Softmax(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Mean loss float [] of embeddings float [n, dim] and labels int64 [n]."""
-        return functional.cross_entropy(wide(self.layer(embeddings)), labels)
+        return self.identify(embeddings, labels).loss
+
+    def identify(self, embeddings: Tensor, labels: Tensor) -> Identified:
+        """The loss, twice, for there is no margin, and top-1; arguments as of ``forward``."""
+        logits = wide(self.layer(embeddings))
+        return Identified(functional.cross_entropy(logits, labels), *without_margin(logits, labels))

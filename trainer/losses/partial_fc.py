@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from trainer.losses.margin import Margin, cosines, fresh_centres, margin_logits, own_class, weighted_mean
+from trainer.losses.margin import (
+    Identified,
+    Margin,
+    cosines,
+    fresh_centres,
+    margin_logits,
+    own_class,
+    weighted_mean,
+)
 from trainer.losses.processes import add_parts, gather, largest, place
 
 
@@ -67,6 +75,17 @@ def sharded_margin_loss(
     return weighted_mean(denominator.log() + peak - target, own_cosine, margin)
 
 
+@torch.no_grad()
+def sharded_without_margin(
+    cosine: Tensor, labels: Tensor, scale: float, group: dist.ProcessGroup | None = None
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and top-1, as ``margin.without_margin`` gives them; arguments as of ``sharded_margin_loss``."""
+    peak = largest(cosine.amax(1), group)
+    top1 = add_parts(own_class(cosine, labels), group) >= peak
+    loss = sharded_margin_loss(cosine, labels, Margin(0.0, scale), group)
+    return loss, top1.to(cosine.dtype).mean()
+
+
 class PartialFC(nn.Module):
     """This process's part of an ArcFace head. Keep it out of DistributedDataParallel: its gradients are whole already.
 
@@ -118,6 +137,12 @@ class PartialFC(nn.Module):
             margin: the settings of this step.
             generator: draws the classes that take part where ``share`` is below 1.
         """
+        return self.identify(embeddings, labels, margin, generator).loss
+
+    def identify(
+        self, embeddings: Tensor, labels: Tensor, margin: Margin, generator: torch.Generator | None = None
+    ) -> Identified:
+        """The loss, and what it is without the margin, among the classes that take part; as ``forward``."""
         # Each process has the gradient of its own columns only; their sum is that of the mean over all samples. The
         # factor is what DistributedDataParallel's average takes away again, see processes.
         everyone = _times(gather(embeddings, self._group), float(self._processes))
@@ -129,7 +154,9 @@ class PartialFC(nn.Module):
             chosen = sample_classes(labels, len(self.own), self._count, generator)
             centres = centres[chosen]
             labels = torch.where(here, torch.searchsorted(chosen, labels.clamp_min(0)), -1)
-        return sharded_margin_loss(cosines(everyone, centres), labels, margin, self._group)
+        cosine = cosines(everyone, centres)
+        loss = sharded_margin_loss(cosine, labels, margin, self._group)
+        return Identified(loss, *sharded_without_margin(cosine, labels, margin.scale, self._group))
 
 
 def _times(x: Tensor, factor: float) -> Tensor:

@@ -12,6 +12,7 @@ TASKS = {
     "simclr": "a backbone from faces without names, by contrast, to start another task from",
     "multitask": "a face network that learns people, contrast and expressions together",
     "detector": "a small detector of faces, from boxes or from what the pack's own finds",
+    "reduce": "a pack with a shorter embedding, by two layers behind a finished network's",
     "relate": "a small network that keeps a finished one's embeddings, or their distances and angles",
     "landmarks": "a small network that reads five points from a chip about a face's box",
 }

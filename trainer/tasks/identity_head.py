@@ -6,11 +6,12 @@ import msgspec
 import torch
 from msgspec import Meta
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainer.common.distributed import World
 from trainer.common.settings import Count, NotNegative, Positive, Share
 from trainer.data.augment import generator
-from trainer.losses.margin import CENTRE_DEVIATION, ArcFace, Margin, Softmax
+from trainer.losses.margin import CENTRE_DEVIATION, ArcFace, Identified, Margin, Softmax
 from trainer.losses.partial_fc import PartialFC, shard
 from trainer.losses.schedules import ramp
 
@@ -75,11 +76,28 @@ class IdentityHead(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, progress: float) -> Tensor:
         """Mean loss float [] of embeddings float [n, dim] and labels int64 [n], when so much of the run is done."""
+        return self.identify(embeddings, labels, progress).loss
+
+    def identify(self, embeddings: Tensor, labels: Tensor, progress: float) -> Identified:
+        """The loss, and what it is without the margin that grows; arguments as of ``forward``."""
         if isinstance(self.layer, Softmax):
-            plain: Tensor = self.layer(embeddings.float(), labels)
-            return plain
-        loss: Tensor = self.layer(embeddings.float(), labels, self.margin(progress))
-        return loss
+            return self.layer.identify(embeddings.float(), labels)
+        return self.layer.identify(embeddings.float(), labels, self.margin(progress))
+
+    @torch.no_grad()
+    def begin(self, vectors: Tensor, labels: Tensor) -> None:
+        """Let the centres of each class be near the mean of its vectors; a plain softmax stays as it is.
+
+        Args:
+            vectors: float32 [n, dim] of length 1, of every class at least one.
+            labels: int64 [n], classes without gaps.
+        """
+        if isinstance(self.layer, Softmax):
+            return
+        sums = vectors.new_zeros(int(labels.max()) + 1, vectors.shape[1]).index_add_(0, labels, vectors)
+        own = self.layer.own if isinstance(self.layer, PartialFC) else range(len(sums))
+        means = functional.normalize(sums, dim=1)[own.start : own.stop]
+        self.layer.centres.add_(means[:, None].to(self.layer.centres.device))
 
     def margin(self, progress: float) -> Margin:
         """The margin softmax's settings at a place in the run."""

@@ -92,7 +92,7 @@ class Multitask(FaceModule):
         self._precision = precision
 
     def forward(self, batch: Batch, weights: dict[Objective, float], progress: float) -> dict[str, Tensor]:
-        """The objectives with a weight, and their weighted sum as ``loss``.
+        """The objectives with a weight, their weighted sum as ``loss``, and the recognition without its margin.
 
         Args:
             batch: ``first``, ``second``: two views of faces, with ``labels``; ``faces`` with ``expressions``. Pictures
@@ -119,8 +119,10 @@ class Multitask(FaceModule):
                 one, other = (gather(view.float()) for view in both.chunk(2))
             if "expression" in weights:
                 logits = self.expression(map_of["faces"]).float()
+        told: dict[str, Tensor] = {}
         if "recognition" in weights:
-            found["recognition"] = self.identity(summary_of["first"], batch["labels"], progress)
+            told = self.identity.identify(summary_of["first"], batch["labels"], progress)._asdict()
+            found["recognition"] = told.pop("loss")
         if "contrast" in weights:
             found["contrast"] = nt_xent(one, other, settings.temperature)
         if "expression" in weights:
@@ -128,7 +130,7 @@ class Multitask(FaceModule):
                 logits, batch["expressions"], label_smoothing=settings.label_smoothing
             )
         total = torch.stack([weight * found[name] for name, weight in weights.items()]).sum()
-        return {"loss": total, **found}
+        return {"loss": total, **found, **told}
 
 
 class MultitaskJob(FaceJob):

@@ -38,10 +38,10 @@ class Recognition(FaceModule):
         self._precision = precision
 
     def forward(self, images: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
-        """The loss of pictures uint8 [n, 3, side, side], classes int64 [n], at a place in the run."""
+        """``Identified``, by name, of pictures uint8 [n, 3, side, side], classes int64 [n], at a place in the run."""
         with self._precision.autocast():
             summary = self.backbone(pixels(images)).summary
-        return {"loss": self.head(summary, labels, progress)}
+        return self.head.identify(summary, labels, progress)._asdict()
 
 
 class RecogniseJob(FaceJob):

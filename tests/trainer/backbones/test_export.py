@@ -11,8 +11,8 @@ from onnx import numpy_helper
 from torch import nn
 
 from agent.adaptation.network import FaceNetwork
+from agent.adaptation.probe import Probe, front_layers
 from engines.build import Model, build_plan, choose_target
-from engines.engine import EngineError
 from engines.norms import read_norms, write_norms
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
 from engines.probe import probe_library
@@ -162,27 +162,47 @@ def test_what_no_face_network_can_be_is_refused_by_name():
         face_graph(make("mobilefacenet", 32, 8, 0.125), {"my.head": nn.Linear(8, 2)})
 
 
-def read_for_adaptation(model: onnx.ModelProto) -> FaceNetwork | str:
-    """The network as adaptation has it, or why it has not."""
-    try:
-        return FaceNetwork(model)
-    except EngineError as refusal:
-        return str(refusal)
+def test_adaptation_reads_it_and_its_gradient_reaches_every_norm(small, made, graph, noise):
+    backbone, _ = made(small)
+    model, chips = graph(small), noise(2, backbone.side)
+    network = FaceNetwork(model)
+    found = network(torch.from_numpy(chips))
+    engine = OnnxRuntimeEngine(model, SessionSettings(threads=1, dims={"N": 2}))
+    for name, value in engine.run({"chip": chips}).items():
+        assert np.abs(found[name].detach().numpy() - value).max() < TOLERANCE
+    assert set(network.read_norms()) == set(read_norms(model))
+    (found["embedding"][:, 0].sum() + found["emotion"].logsumexp(1).sum()).backward()
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+    assert len(gradients) == len(read_norms(model))
+    assert [name for name, each in gradients.items() if each is None or not each.abs().sum() > 0] == []
 
 
-def test_adaptation_reads_it_or_refuses_it_by_the_operator(small, made, graph, noise):
-    """Never a third way: a network that is read, but computes something else."""
-    backbone, heads = made(small)
-    network = read_for_adaptation(graph(small))
-    if isinstance(network, str):
-        assert network.startswith("face: operator ")
-        return
-    chips = noise(2, backbone.side)
-    expected = answers(backbone, heads, chips)
+def test_norms_changed_in_adaptation_do_the_same_in_an_engine(small, made, graph, noise):
+    backbone, _ = made(small)
+    model, chips = graph(small), noise(2, backbone.side)
+    network = FaceNetwork(model)
+    network.write_norms({name: value * np.float32(0.95) for name, value in read_norms(model).items()})
     with torch.no_grad():
         found = network(torch.from_numpy(chips))
-    assert all(np.abs(found[name].numpy() - value).max() < TOLERANCE for name, value in expected.items())
-    assert set(network.read_norms()) == set(read_norms(graph(small)))
+    engine = OnnxRuntimeEngine(
+        write_norms(model, network.read_norms()), SessionSettings(threads=1, dims={"N": 2})
+    )
+    for name, value in engine.run({"chip": chips}).items():
+        assert np.abs(found[name].numpy() - value).max() < TOLERANCE
+
+
+def test_light_is_read_off_its_first_layers(small, made, graph, noise):
+    backbone, _ = made(small)
+    layers = front_layers(graph(small), 4)
+    assert layers[0] == "input"
+    assert len(layers) == (1 if "vit" in small else 4)  # a transformer has no maps behind the picture
+    probe = Probe(graph(small), layers)
+    (chip,) = noise(1, backbone.side)
+    bright, dark = probe.moments(chip), probe.moments(chip // 4)
+    channels = sum(read_norms(graph(small))[f"norm.{layer}.scale"].size for layer in layers)
+    assert bright.shape == (2 * channels,)
+    assert np.isfinite(bright).all()
+    assert (bright[:6] > 3 * dark[:6]).all()  # mean and deviation of three colours
 
 
 @pytest.mark.parametrize(

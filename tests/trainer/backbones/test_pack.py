@@ -10,8 +10,12 @@ import pytest
 from torch import nn
 
 from agent import networks
-from agent.config import Config
+from agent.adaptation.bank import read_bank
+from agent.adaptation.refined import Refined
+from agent.adaptation.types import Sample
+from agent.config import AdaptationSettings, Config
 from agent.perception.chain import FaceReader
+from calibration import conditions, conditions_run
 from engines.norms import read_norms
 from engines.pack import LandmarkModel, Pack, file_digest, verify
 from trainer.backbones import BackboneError, make
@@ -63,6 +67,29 @@ def test_the_manifest_says_what_was_written(made, tmp_path):
     part = write_face(tmp_path / "face.onnx", backbone, heads, ABOUT)
     assert part.sha256 == hashlib.sha256((tmp_path / "face.onnx").read_bytes()).hexdigest()
     assert msgspec.toml.decode(msgspec.toml.encode(part), type=type(part)) == part
+
+
+def test_a_pack_of_a_backbone_gets_a_norm_bank_and_can_adapt(
+    made, noise, pack, fer2013, lfw, tmp_path, monkeypatch
+):
+    few = {"dark": ("low_light",)}
+    monkeypatch.setattr(conditions, "CONDITIONS", few)
+    monkeypatch.setattr(conditions_run, "CONDITIONS", few)
+    backbone, heads = made("mobilefacenet")
+    mine = make_pack(tmp_path / "mine", "mine", pack, backbone, heads, ABOUT)
+    recipe = conditions.Recipe(threads=1, bfloat16=False, images=16, faces=16, steps=1, batch=8, samples=16)
+    conditions_run.make(mine, fer2013, lfw, [], recipe, tmp_path / "bank", lambda *_: None)
+    model = onnx.load(mine.face)
+    bank = read_bank(tmp_path / "bank" / conditions_run.BANK, model)
+    assert bank.conditions == ("source", "dark")
+    assert bank.layers[0] == "input"
+    assert len(bank.layers) == conditions.SIZES
+    adapter = Refined(model, bank, AdaptationSettings(tier="gradient"), 0)
+    for number, chip in enumerate(noise(24, 112) // 4):
+        adapter.observe(Sample(chip, (1 / 7,) * 7, number % 3, float(number)))
+    proposal = adapter.propose()
+    assert proposal is not None
+    assert {"source", "dark"} <= proposal.figures.keys()
 
 
 @pytest.mark.parametrize(

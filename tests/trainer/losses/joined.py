@@ -50,10 +50,10 @@ def main(folder: Path, rank: int, processes: int) -> None:
         curve = []
         for _ in range(5):
             optimiser.zero_grad()
-            loss = part(joined(faces[mine]), labels[mine], margin)
-            loss.backward()
+            found = part.identify(joined(faces[mine]), labels[mine], margin)
+            found.loss.backward()
             optimiser.step()
-            curve.append(loss.item())
+            curve.append([value.item() for value in found])
         out |= {
             f"{name}.curve": np.array(curve),
             f"{name}.weight": joined.module.weight.detach().numpy(),

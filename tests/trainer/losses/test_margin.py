@@ -40,6 +40,19 @@ def test_a_face_between_two_people_by_hand():
     assert loss.item() == pytest.approx(-math.log(own / (own + other)), rel=1e-12)
 
 
+def test_beside_the_loss_stands_what_the_margin_and_doubt_hide():
+    faces, labels, centres = noise(3, 12, 6), torch.arange(12) % 4, noise(4, 4, 2, 6)
+    faces[:9] = centres[labels[:9], 0]  # nine are where they belong
+    faces[9:] = -centres[labels[9:]].sum(1)  # and three as far away as can be
+    plain = head(centres)(faces, labels, Margin(0.0, 8.0)).item()
+    for margin in (Margin(0.0, 8.0), Margin(0.5, 8.0), Margin(1.2, 8.0, doubt=0.9)):
+        found = head(centres).identify(faces.requires_grad_(), labels, margin)
+        assert found.cross_entropy.item() == pytest.approx(plain, rel=1e-12)
+        assert found.top1.item() == 0.75
+        assert found.loss.requires_grad
+        assert not found.cross_entropy.requires_grad
+
+
 @pytest.mark.parametrize(("margin", "scale"), [(0.0, 1.0), (0.5, 64.0), (1.2, 16.0)])
 @pytest.mark.parametrize("subcentres", [1, 3])
 def test_loss_and_gradients_are_those_of_pytorch_metric_learning(margin, scale, subcentres):

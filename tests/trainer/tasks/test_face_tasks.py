@@ -58,7 +58,14 @@ def test_recognition_learns(settings, tmp_path, more):
     loop.train(job, tmp_path, quiet)
     found = losses(tmp_path)
     assert np.mean(found[-2:]) < 0.95 * found[0]
-    assert 0 <= loop.read_history(tmp_path)[-1]["pair_accuracy"] <= 1
+    history = loop.read_history(tmp_path)
+    assert 0 <= history[-1]["pair_accuracy"] <= 1
+    assert all(0 <= line["top1"] <= 1 for line in history)
+    without_margin = [line["cross_entropy"] for line in history]
+    if "head.kind=softmax" in more:
+        assert without_margin == found
+    else:
+        assert all(plain < loss for plain, loss in zip(without_margin, found, strict=True))
 
 
 def test_nobody_who_judges_is_trained_on(settings):
@@ -106,7 +113,8 @@ def test_objectives_take_turns(settings, fer2013):
     batch = next(job.batches(0))
     for step, objective in enumerate(expected):
         assert list(job.weights(step)) == [objective]
-        assert set(job.losses(job.module, batch, step)) == {"loss", objective}
+        beside = {"cross_entropy", "top1"} if objective == "recognition" else set()
+        assert set(job.losses(job.module, batch, step)) == {"loss", objective} | beside
     assert job.weights(13)["contrast"] == pytest.approx(1 - 13 / 24)
 
 
@@ -201,3 +209,29 @@ def test_a_plan_names_the_faces_and_trains_nothing(settings, tmp_path):
 def test_what_cannot_be_trained_is_named(settings, more, named):
     with pytest.raises(UserError, match=named):
         job_of("recognise", settings, more)
+
+
+def test_a_comparison_tells_what_a_run_before_is_worth(settings, tmp_path):
+    from trainer import compare
+
+    shared = load_settings(dict, None, [*settings, "steps=4"])
+    wanted = compare.Comparison(
+        task="recognise",
+        seeds=(1,),
+        figures=("pair_accuracy", "top1"),
+        settings=shared,
+        variants={
+            "alone": compare.Variant(settings={"head": {"kind": "softmax"}}),
+            "after simclr": compare.Variant(
+                settings={"head": {"kind": "softmax"}, "start": compare.BEFORE},
+                before=compare.Before(task="simclr", settings={"temperature": 0.2}),
+            ),
+        },
+    )
+    *_, results = compare.compare(wanted, tmp_path, quiet)
+    assert [row[:2] for row in results.rows()[1:]] == [["alone", "1"], ["after simclr", "1"]]
+    _, meta = checkpoint.load(tmp_path / "after simclr" / "1" / loop.CHECKPOINT)
+    before, told = checkpoint.load(tmp_path / "after simclr" / "1" / "before" / loop.CHECKPOINT)
+    assert meta["config"]["start"] == str(tmp_path / "after simclr" / "1" / "before")
+    assert (told["config"]["temperature"], told["config"]["seed"], told["config"]["side"]) == (0.2, 1, 48)
+    assert any(name.startswith("model/projection") for name in before)
