@@ -27,8 +27,10 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     erase: float = 0.3  # probability of one grey rectangle, sides of 15 to 55 chip pixels
 
 
-def random_similarity(settings: Augmentation, rng: np.random.Generator) -> NDArray[np.float64]:
-    """A random affine map [2, 3] from a FER2013 image to the chip: the fixed map, then random ones."""
+def random_similarity(
+    settings: Augmentation, rng: np.random.Generator, to_chip_from: NDArray[np.float64] = CHIP_FROM_IMAGE
+) -> NDArray[np.float64]:
+    """A random affine map [2, 3] to the chip: a fixed one, FER2013's unless another is given, then random ones."""
     angle = np.deg2rad(rng.uniform(-settings.rotation, settings.rotation))
     scale = 1.0 + rng.uniform(-settings.scale, settings.scale)
     middle = (CHIP_SIDE - 1) / 2
@@ -37,7 +39,7 @@ def random_similarity(settings: Augmentation, rng: np.random.Generator) -> NDArr
     if rng.random() < settings.flip:
         linear[:, 0] *= -1.0
     offset = middle + shift - linear @ np.array([middle, middle])
-    moved: NDArray[np.float64] = linear @ CHIP_FROM_IMAGE
+    moved: NDArray[np.float64] = linear @ to_chip_from
     moved[:, 2] += offset
     return moved
 
@@ -64,6 +66,27 @@ def disturb(
 def augment(image: NDArray[np.uint8], settings: Augmentation, rng: np.random.Generator) -> NDArray[np.uint8]:
     """A random variant of a FER2013 image, uint8 [48, 48], as a chip: uint8 BGR [150, 150, 3]."""
     chip = to_chip(image, random_similarity(settings, rng))[:, :, 0].astype(np.float32)
+    return np.repeat(_taken_anew(chip, settings, rng)[:, :, None], 3, axis=2)
+
+
+def augment_chip(
+    chip: NDArray[np.uint8], settings: Augmentation, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """A random variant of a chip, uint8 BGR [150, 150, 3]; a generator in the same state varies another one alike."""
+    moved = cv2.warpAffine(
+        chip,
+        random_similarity(settings, rng, np.eye(2, 3)),
+        (CHIP_SIDE, CHIP_SIDE),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return _taken_anew(moved.astype(np.float32), settings, rng)
+
+
+def _taken_anew(
+    chip: NDArray[np.float32], settings: Augmentation, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """A picture [150, 150] or [150, 150, 3], values 0 to 255, under other light, by another sensor."""
     if rng.random() < settings.blur:
         chip = cv2.GaussianBlur(chip, (0, 0), rng.uniform(0.5, 2.5)).astype(np.float32, copy=False)
     # Light: power, then contrast and brightness, then night: the order of scene, exposure and sensor gain.
@@ -80,5 +103,4 @@ def augment(image: NDArray[np.uint8], settings: Augmentation, rng: np.random.Gen
         height, width = rng.integers(15, 56, 2)
         top, left = rng.integers(0, CHIP_SIDE - height), rng.integers(0, CHIP_SIDE - width)
         chip[top : top + height, left : left + width] = rng.uniform(0.0, 255.0)
-    grey = np.clip(np.rint(chip), 0.0, 255.0).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.clip(np.rint(chip), 0.0, 255.0).astype(np.uint8)

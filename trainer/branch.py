@@ -1,5 +1,7 @@
 """The emotion branch: residual convolutions on the trunk's feature map, mean over the map, seven logits."""
 
+from typing import Literal
+
 import msgspec
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,9 @@ from torch.nn import functional
 IN_CHANNELS = 64
 IN_SIDE = 17
 CLASSES = 7
+
+Pooling = Literal["mean", "max", "attention"]
+"""What is made of a clip's frames."""
 
 
 class BranchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,11 +103,45 @@ class EmotionBranch(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features float [N, 64, 17, 17] to logits [N, 7]."""
+        return self.read(self.vectors(features))
+
+    def vectors(self, features: Tensor) -> Tensor:
+        """What the logits are read from, float [N, channels of the last block]."""
         x = self.input(features)
         for block in self.blocks:
             x = block(x)
-        logits: Tensor = self.head(self.dropout(x.mean((2, 3))))
+        pooled: Tensor = x.mean((2, 3))
+        return pooled
+
+    def read(self, vectors: Tensor) -> Tensor:
+        """Logits [N, 7] of vectors."""
+        logits: Tensor = self.head(self.dropout(vectors))
         return logits
+
+
+class ClipBranch(nn.Module):
+    """The branch on some frames of a clip, pooled over time; of a single frame it makes what the branch alone makes.
+
+    The mean over time of the vectors gives the mean of the frames' logits. The weights of ``attention`` are a softmax
+    over the frames of a linear layer's answers.
+    """
+
+    def __init__(self, settings: BranchSettings, pooling: Pooling) -> None:
+        super().__init__()
+        self.branch = EmotionBranch(settings)
+        self.pooling = pooling
+        self.weight = nn.Linear(settings.stages[-1][0], 1) if pooling == "attention" else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features float [N, frames, 64, 17, 17] to logits [N, 7]."""
+        count, frames = features.shape[:2]
+        flat = features.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        vectors = self.branch.vectors(flat).view(count, frames, -1)
+        if self.weight is not None:
+            pooled = (self.weight(vectors).softmax(dim=1) * vectors).sum(dim=1)
+        else:
+            pooled = vectors.amax(dim=1) if self.pooling == "max" else vectors.mean(dim=1)
+        return self.branch.read(pooled)
 
 
 def multiply_adds(settings: BranchSettings) -> int:

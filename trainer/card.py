@@ -36,6 +36,7 @@ class Report:
 def render(report: Report, labels: Sequence[str]) -> str:
     """The measured part of the card, as Markdown."""
     config, test = report.config, report.test
+    data, unit, validation_name, test_name = _words(config)
     recall = test.confusion.diagonal() / np.maximum(test.confusion.sum(axis=1), 1)
     facts: list[tuple[str, Any]] = [
         ("file", f"`emotion.onnx`, {report.file_bytes:,} bytes"),
@@ -48,7 +49,7 @@ def render(report: Report, labels: Sequence[str]) -> str:
         ("multiply-adds a face", f"{report.multiply_adds / 1e6:.1f} million"),
         ("temperature", f"{report.temperature:.3f}, chosen on validation, folded into the last layer"),
         ("PyTorch against ONNX", f"logits differ by at most {report.difference:.1e} before float16 storage"),
-        ("training data", f"FER2013, training split, {report.train_samples:,} images"),
+        ("training data", f"{data}, training split, {report.train_samples:,} {unit}"),
         ("data SHA-256", f"`{report.data_sha256}`"),
         ("trunk SHA-256", f"`{report.trunk_sha256}` (nodes and weights up to `features`)"),
         ("seed", config.seed),
@@ -65,12 +66,12 @@ def render(report: Report, labels: Sequence[str]) -> str:
         "",
         "## Accuracy, through ONNX Runtime from image to logits",
         "",
-        "| FER2013 split | images | accuracy | balanced accuracy | NLL (nats) | calibration error |",
+        f"| {data} split | {unit} | accuracy | balanced accuracy | NLL (nats) | calibration error |",
         "| --- | --- | --- | --- | --- | --- |",
-        _accuracy_row("validation (public test)", report.validation),
-        _accuracy_row("test (private test)", test),
+        _accuracy_row(validation_name, report.validation),
+        _accuracy_row(test_name, test),
         "",
-        "Confusion on the test split (rows: true, columns: predicted, images):",
+        f"Confusion on the test split (rows: true, columns: predicted, {unit}):",
         "",
         *_confusion(test.confusion, recall, labels),
         "",
@@ -89,8 +90,32 @@ def write(path: Path, report: Report, labels: Sequence[str]) -> None:
     path.write_text(f"{render(report, labels)}\n{BY_HAND}{by_hand}", encoding="utf-8")
 
 
+def _words(config: EmotionConfig) -> tuple[str, str, str, str]:
+    """The data set, what its items are, and its splits for validation and test."""
+    clips = config.clips
+    if not clips.kind:
+        return "FER2013", "images", "validation (public test)", "test (private test)"
+    named = {"ferv39k": "FERV39K", "dfew": f"DFEW, fold {clips.fold}", "lists": "own clips"}
+    held_out = f"validation ({100 * clips.held_out:g} % of the training split)"
+    return named[clips.kind], "clips", held_out, "test; accuracy is WAR, balanced accuracy UAR"
+
+
 def _recipe(config: EmotionConfig) -> str:
     """How the weights came about, in a few sentences."""
+    clips, views = config.clips, min(config.teacher_views, config.versions)
+    more = ""
+    if config.start:
+        more += " It went on from the weights of an earlier branch."
+    if config.teachers:
+        more += (
+            f" {100 * config.teacher_share:g} % of each target is the mean answer of {len(config.teachers)} earlier "
+            f"branch{'es' if len(config.teachers) > 1 else ''} to {views} variants of the image, the rest its label."
+        )
+    if clips.kind:
+        more += (
+            f" An item is {clips.frames} frames of a clip, one of each of as many equal stretches out of {clips.kept} "
+            "that were kept; logits are averaged over them. All frames of a clip are varied alike."
+        )
     return (
         f"{config.epochs} epochs of batches of {config.batch}; AdamW, peak rate {config.learning_rate:g}, "
         f"weight decay {config.weight_decay:g}, one epoch of warm-up, then a cosine to zero; label smoothing "
@@ -99,7 +124,7 @@ def _recipe(config: EmotionConfig) -> str:
         f"{config.branch.dropout:g}; averaged weights (decay {config.ema:g} a step). {config.versions} random "
         "variants of each image (rotation, scale, shift, mirror, light, blur, noise, erasing: see "
         "`trainer/augment.py`), one of them drawn an epoch. The averaged weights of the last epoch are "
-        "shipped; no epoch was picked by its score."
+        f"shipped; no epoch was picked by its score.{more}"
     )
 
 

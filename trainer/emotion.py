@@ -6,8 +6,8 @@ and resumed gives the same weights as one that was not.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import cv2
@@ -18,60 +18,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calibration.fer2013 import read_split
 from engines.pack import file_digest
 from trainer.augment import disturb
-from trainer.branch import CLASSES, EmotionBranch
+from trainer.branch import CLASSES, ClipBranch, EmotionBranch
+from trainer.clip_source import ClipSource
 from trainer.common import loop
-from trainer.common.job import Advance, Batch, Course, Job, warm_cosine
+from trainer.common.checkpoint import CheckpointError, file_of
+from trainer.common.job import Advance, Batch, Course, Job, TrainingError, warm_cosine
 from trainer.common.precision import Precision
 from trainer.config import EmotionConfig
-from trainer.features import SHAPE, Trunk, open_trunk, version_features, version_key
+from trainer.data.clips import stretches
+from trainer.features import SHAPE, open_trunk
+from trainer.finished import Answers, Teacher, answers, open_teacher, read_branch, temperature_of
+from trainer.map_sources import SPLITS, Chosen, Float16, ImageSource, Labels, Maps, Source
 from trainer.metrics import measure
 
-Float16 = NDArray[np.float16]
-Labels = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where feature maps come from: the data set's file, the trunk, and the cache between them."""
-
-    config: EmotionConfig
-    data_sha256: str
-    trunk: Trunk
-    advance: Advance
-
-    def read(self, split: str) -> tuple[NDArray[np.uint8], Labels]:
-        """Images uint8 [N, 48, 48] and labels int64 [N] of a split, as many as ``limit`` allows."""
-        images, labels = read_split(Path(self.config.data), split)
-        if 0 < self.config.limit < len(labels):
-            # Spread over the split: its file may be sorted by label, so the first images may all be of one.
-            chosen = np.linspace(0, len(labels) - 1, self.config.limit).astype(np.int64)
-            return images[chosen], labels[chosen]
-        return images, labels
-
-    def file(self, split: str, version: int | None = None) -> Path:
-        """The cache file of a split's maps, plain or in a random variant."""
-        config = self.config
-        name = version_key(self.data_sha256, self.trunk.sha256, split, config.augment, version)
-        if config.limit:
-            name += f"-{config.limit}-of-all"
-        return Path(config.cache) / f"{name}.npy"
-
-    def maps(self, split: str, images: NDArray[np.uint8], version: int | None = None) -> Float16:
-        """Feature maps float16 [N, 64, 17, 17] of a split's images, plain or in a random variant."""
-        what = f"features of {split}"
-        if version is not None:
-            what += f", variant {version + 1} of {self.config.versions}"
-        return version_features(
-            self.file(split, version),
-            images,
-            self.trunk,
-            version=version,
-            settings=self.config.augment,
-            advance=lambda count: self.advance(what, count, len(images)),
-        )
+_MAPS = 256  # in a forward pass without gradients
 
 
 @dataclass(frozen=True)
@@ -79,24 +41,35 @@ class Data:
     """The feature maps a run works on."""
 
     source: Source
-    train: list[Float16]  # one array [N, 64, 17, 17] a version
+    train: list[Maps]  # one array [N, 64, 17, 17] a version; of clips [N, kept, 64, 17, 17]
     train_labels: Labels
-    validation: Float16
+    validation: Maps
     validation_labels: Labels
+    answers: Answers | None = None  # the teachers' mean probabilities [N, 7]
+
+    @cached_property
+    def test(self) -> tuple[Maps, Labels]:
+        """Maps and labels of the test split, made when they are asked for."""
+        maps, good = self.source.maps("test"), self.source.good("test", [None])
+        return Chosen(maps, good), self.source.labels("test")[good]
 
 
 def open_source(config: EmotionConfig, advance: Advance) -> Source:
     """The data set and the trunk, looked at; no feature map is made yet.
 
     Raises:
-        Fer2013Error: the data set is missing or wrong.
-        TrunkError: the face network is.
+        Fer2013Error: the data set of images is missing or wrong.
+        DataError: the data set of clips is.
+        TrunkError: the face network is missing or wrong.
+        TrainingError: teachers are named for clips.
     """
-    path = Path(config.data)
-    read_split(path, "train")  # before anything slow: is it there, and is it FER2013?
+    if config.clips.kind and config.teachers:
+        raise TrainingError("teachers answer images, not clips; leave teachers or clips.kind empty")
     cv2.setNumThreads(config.threads)
-    trunk = open_trunk(Path(config.trunk).expanduser(), config.threads)
-    return Source(config, file_digest(path), trunk, advance)
+    kind = ClipSource if config.clips.kind else ImageSource
+    source = kind(config, open_trunk(Path(config.trunk).expanduser(), config.threads), advance)
+    source.labels("train")  # before anything slow: is it there, and is it what it should be?
+    return source
 
 
 def prepare(config: EmotionConfig, advance: Advance) -> Data:
@@ -111,22 +84,61 @@ def prepare(config: EmotionConfig, advance: Advance) -> Data:
 
 def read_data(source: Source) -> Data:
     """The feature maps of a source; those that are not in the cache are made."""
-    images, labels = source.read("train")
-    validation, validation_labels = source.read("validation")
-    return Data(
+    versions = range(source.config.versions)
+    found = [source.maps("train", version) for version in versions]
+    validation = source.maps("validation")
+    good, good_validation = source.good("train", versions), source.good("validation", [None])
+    data = Data(
         source=source,
-        train=[source.maps("train", images, version) for version in range(source.config.versions)],
-        train_labels=labels,
-        validation=source.maps("validation", validation),
-        validation_labels=validation_labels,
+        train=[Chosen(maps, good) for maps in found],
+        train_labels=source.labels("train")[good],
+        validation=Chosen(validation, good_validation),
+        validation_labels=source.labels("validation")[good_validation],
     )
+    return replace(data, answers=teach(data)) if source.config.teachers else data
+
+
+def open_teachers(config: EmotionConfig) -> list[Teacher]:
+    """The branches that teach.
+
+    Raises:
+        CheckpointError: a run is unreadable, or of another task.
+        TrainingError: a file is missing or no exported branch.
+    """
+    return [
+        open_teacher(path, lambda module, maps: logits_of(module, maps, config)) for path in config.teachers
+    ]
+
+
+def teach(data: Data) -> Answers:
+    """The teachers' mean probabilities float32 [N, 7] for the training images.
+
+    A teacher sees some variants of an image, as they are in the cache, neither moved nor holed; the mean of its
+    answers holds for all variants.
+    """
+    source, config = data.source, data.source.config
+    views = min(config.teacher_views, config.versions)
+    total: Answers = np.zeros((len(data.train_labels), CLASSES), np.float32)
+    for teacher in open_teachers(config):
+        temperature = temperature_of(teacher, data.validation, data.validation_labels)
+        advance = partial(_advance_answers, source.advance, teacher, views * len(total))
+        for version in range(views):
+            total += answers(
+                teacher, data.train[version], temperature, source.file("train", version), advance
+            )
+    total /= views * len(config.teachers)
+    return total
+
+
+def _advance_answers(advance: Advance, teacher: Teacher, total: int, count: int) -> None:
+    advance(f"answers of {teacher.name}", count, total)
 
 
 class EmotionJob(Job):
     """The emotion branch on the feature maps of FER2013; an interval is an epoch."""
 
-    module: EmotionBranch
-    elsewhere = frozenset({"data", "trunk", "cache", "threads"})
+    module: EmotionBranch | ClipBranch
+    elsewhere = frozenset({"data", "trunk", "cache", "threads", "start", "teachers"})
     score = "validation_accuracy"
 
     def __init__(self, config: EmotionConfig, source: Source, read: Callable[[], Data]) -> None:
@@ -143,8 +155,10 @@ class EmotionJob(Job):
         self.source = source
         self._read = read
         self.module = new_branch(config)
+        if config.start:
+            continue_from(frame_branch(self.module), config.start)
         self.optimizer = make_optimizer(self.module, config)
-        count = len(source.read("train")[1])
+        count = len(source.labels("train"))
         self.course = Course(
             unit="epoch",
             intervals=config.epochs,
@@ -158,6 +172,13 @@ class EmotionJob(Job):
             "data_sha256": source.data_sha256,
             "trunk_sha256": source.trunk.sha256,
         }
+        if config.teachers or config.start:
+            self.identity |= {
+                "teachers_sha256": [teacher.sha256 for teacher in open_teachers(config)],
+                "start_sha256": file_digest(file_of(config.start)) if config.start else "",
+            }
+        if config.clips.kind:
+            self.score = "validation_war"
         if config.bfloat16:
             self.precision = Precision(torch.device("cpu"), torch.bfloat16)
 
@@ -168,13 +189,16 @@ class EmotionJob(Job):
 
     def facts(self) -> list[tuple[str, str]]:
         """The data set, and the feature maps that have to be made."""
-        images = {split: len(self.source.read(split)[1]) for split in ("train", "validation", "test")}
+        clips = self.config.clips
+        what = "clips" if clips.kind else "images"
+        items = {split: len(self.source.labels(split)) for split in SPLITS}
         maps = [("train", version) for version in range(self.config.versions)] + [("validation", None)]
         missing = [split for split, version in maps if not self.source.file(split, version).is_file()]
-        size = sum(images[split] for split in missing) * math.prod(SHAPE) * np.dtype(np.float16).itemsize
+        size = sum(items[split] for split in missing) * math.prod(self.source.shape) * 2  # bytes of a float16
         return [
             ("data", f"{self.config.data}, SHA-256 {self.source.data_sha256[:16]}…"),
-            *((f"images, {split}", f"{count:,}") for split, count in images.items()),
+            *((f"{what}, {split}", f"{count:,}") for split, count in items.items()),
+            *([("pooling over time", clips.pooling)] if clips.kind else []),
             ("trunk", f"{self.config.trunk}, SHA-256 {self.source.trunk.sha256[:16]}…"),
             (
                 "feature maps to make",
@@ -184,8 +208,9 @@ class EmotionJob(Job):
 
     def example(self) -> Batch:
         """Maps of noise: the cost is the same, and the real ones may not be made yet."""
-        maps = torch.rand(self.config.batch, *SHAPE).contiguous(memory_format=torch.channels_last)
-        return {"maps": maps, "targets": torch.full((self.config.batch, CLASSES), 1 / CLASSES)}
+        frames = [self.config.clips.frames] if self.config.clips.kind else []
+        maps = torch.rand(self.config.batch, *frames, *SHAPE)
+        return {"maps": channels_last(maps), "targets": torch.full((self.config.batch, CLASSES), 1 / CLASSES)}
 
     def batches(self, interval: int) -> Iterator[Batch]:
         """The batches of an epoch."""
@@ -208,8 +233,14 @@ class EmotionJob(Job):
         return True
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
-        """Accuracy and likelihood on the validation split."""
+        """Accuracy and likelihood on the validation split; of clips, by the names that papers have for them."""
         metrics = measure(logits_of(module, self.data.validation, self.config), self.data.validation_labels)
+        if self.config.clips.kind:
+            return {
+                "validation_war": metrics.accuracy,
+                "validation_uar": metrics.balanced_accuracy,
+                "validation_nll": metrics.nll,
+            }
         return {
             "validation_accuracy": metrics.accuracy,
             "validation_balanced_accuracy": metrics.balanced_accuracy,
@@ -217,19 +248,15 @@ class EmotionJob(Job):
         }
 
 
-def train(
-    config: EmotionConfig, data: Data, out: Path, advance: Advance, stop_after: int = 0
-) -> EmotionBranch:
+def train(config: EmotionConfig, data: Data, out: Path, advance: Advance, stop_after: int = 0) -> nn.Module:
     """Train on data that are there already; see ``trainer.common.loop.train``."""
-    module = loop.train(EmotionJob(config, data.source, lambda: data), out, advance, stop_after)
-    assert isinstance(module, EmotionBranch)  # noqa: S101 - for the type checker
-    return module
+    return loop.train(EmotionJob(config, data.source, lambda: data), out, advance, stop_after)
 
 
 def batches(config: EmotionConfig, data: Data, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch's batches: feature maps float32 [B, 64, 17, 17] and smoothed, mixed targets float32 [B, 7].
 
-    Every image occurs once, in a random variant.
+    Every image or clip occurs once, in a random variant. Of clips, maps are [B, frames, 64, 17, 17].
     """
     rng = np.random.default_rng((config.seed, epoch))
     count = len(data.train_labels)
@@ -239,19 +266,34 @@ def batches(config: EmotionConfig, data: Data, epoch: int) -> Iterator[tuple[Ten
         chosen = order[start : start + config.batch]
         if len(chosen) == 1:
             continue  # batch normalisation has no moments of one
-        drawn = [disturb(data.train[variant[i]][i], config.map_shift, config.map_erase, rng) for i in chosen]
+        drawn = [_disturbed(data.train[variant[i]][i], config, rng) for i in chosen]
         maps = torch.from_numpy(np.stack(drawn)).float()
         targets = functional.one_hot(torch.from_numpy(data.train_labels[chosen]), CLASSES).float()
         targets = targets * (1 - config.label_smoothing) + config.label_smoothing / CLASSES
+        if data.answers is not None:
+            targets = torch.lerp(targets, torch.from_numpy(data.answers[chosen]), config.teacher_share)
         if config.mixup > 0:
             share = torch.from_numpy(rng.beta(config.mixup, config.mixup, len(chosen)).astype(np.float32))
             partner = torch.from_numpy(rng.permutation(len(chosen)))
-            maps = torch.lerp(maps[partner], maps, share[:, None, None, None])
+            maps = torch.lerp(maps[partner], maps, share.view(-1, *[1] * (maps.ndim - 1)))
             targets = torch.lerp(targets[partner], targets, share[:, None])
-        yield maps.contiguous(memory_format=torch.channels_last), targets
+        yield channels_last(maps), targets
 
 
-def make_optimizer(model: EmotionBranch, config: EmotionConfig) -> torch.optim.AdamW:
+def _disturbed(maps: Float16, config: EmotionConfig, rng: np.random.Generator) -> Float16:
+    """An image's map moved and holed; of a clip, random frames of equal stretches, all alike."""
+    if config.clips.kind:
+        maps = maps[stretches(len(maps), config.clips.frames, rng)]
+    moved = disturb(maps.reshape(-1, *maps.shape[-2:]), config.map_shift, config.map_erase, rng)
+    return moved.reshape(maps.shape)
+
+
+def channels_last(maps: Tensor) -> Tensor:
+    """Feature maps laid out so that convolutions are quick; clips' are, once they lie frame by frame."""
+    return maps.contiguous(memory_format=torch.channels_last) if maps.ndim == 4 else maps
+
+
+def make_optimizer(model: nn.Module, config: EmotionConfig) -> torch.optim.AdamW:
     """AdamW with decay on convolution and linear weights; a norm's scale has no reason to be small."""
     parameters = list(model.parameters())
     return torch.optim.AdamW(
@@ -263,20 +305,47 @@ def make_optimizer(model: EmotionBranch, config: EmotionConfig) -> torch.optim.A
     )
 
 
-def new_branch(config: EmotionConfig) -> EmotionBranch:
+def new_branch(config: EmotionConfig) -> EmotionBranch | ClipBranch:
     """An untrained branch, its weights laid out channels last: twice as fast in bfloat16."""
-    branch = EmotionBranch(config.branch)
+    clips = config.clips
+    branch = ClipBranch(config.branch, clips.pooling) if clips.kind else EmotionBranch(config.branch)
     for parameter in branch.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return branch
 
 
-def logits_of(model: nn.Module, maps: Float16, config: EmotionConfig) -> NDArray[np.float32]:
-    """Logits float32 [N, 7] of feature maps [N, 64, 17, 17]."""
+def frame_branch(module: nn.Module) -> EmotionBranch:
+    """What a module makes of a single frame."""
+    branch = module.branch if isinstance(module, ClipBranch) else module
+    assert isinstance(branch, EmotionBranch)  # noqa: S101 - for the type checker
+    return branch
+
+
+def continue_from(branch: EmotionBranch, run: str) -> None:
+    """Give a branch the weights of a run's.
+
+    Raises:
+        CheckpointError: the run is unreadable, of another task, or its branch has another shape.
+    """
+    try:
+        branch.load_state_dict(read_branch(run).state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{file_of(run)}: its branch has another shape; set branch as it was there"
+        ) from error
+
+
+def logits_of(model: nn.Module, maps: Maps, config: EmotionConfig) -> NDArray[np.float32]:
+    """Logits float32 [N, 7] of feature maps [N, 64, 17, 17]; of clips' [N, kept, 64, 17, 17], by middle frames."""
     parts = []
+    chosen = stretches(config.clips.kept, config.clips.frames, None)
+    step = max(1, _MAPS // len(chosen)) if isinstance(model, ClipBranch) else _MAPS
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
-        for start in range(0, len(maps), 256):
-            block = torch.from_numpy(maps[start : start + 256].astype(np.float32))
-            parts.append(model(block.contiguous(memory_format=torch.channels_last)).float().numpy())
+        for start in range(0, len(maps), step):
+            block = maps[start : start + step]
+            if isinstance(model, ClipBranch):
+                block = block[:, chosen]
+            floats = channels_last(torch.from_numpy(block.astype(np.float32)))
+            parts.append(model(floats).float().numpy())
     return np.concatenate(parts)

@@ -1,7 +1,5 @@
 """The emotion branch as ONNX, weights in half precision, and the proof that it computes what PyTorch does."""
 
-from typing import Any
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from engines.errors import UserError
 from engines.sources.onnx_graph import GraphWriter, norm
 from trainer.branch import CLASSES, IN_CHANNELS, IN_SIDE, Attention, Block, Convolution, EmotionBranch
+from trainer.map_sources import Maps
 
 OUTPUT = "emotion"
 TOLERANCE = 1e-4
@@ -77,9 +76,7 @@ def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return half
 
 
-def onnx_logits(
-    model: onnx.ModelProto, features: NDArray[np.floating[Any]], batch: int = 256
-) -> NDArray[np.float32]:
+def onnx_logits(model: onnx.ModelProto, features: Maps, batch: int = 256) -> NDArray[np.float32]:
     """Logits float32 [N, 7] of feature maps [N, 64, 17, 17] (float16 or float32), through ONNX Runtime."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     parts = [

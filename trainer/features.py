@@ -7,7 +7,8 @@ it depends on.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,10 +155,11 @@ def version_features(
         settings: how far variants stray.
         advance: called with the number of images finished.
     """
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=(len(images), *SHAPE))
+    shape = (len(images), *SHAPE)
+    if path.is_file():
+        advance(len(images))
+        return open_maps(path, shape)
+    with new_maps(path, shape) as out:
         for start in range(0, len(images), _BATCH):
             block = images[start : start + _BATCH]
             chips = np.stack(
@@ -165,12 +167,27 @@ def version_features(
             )
             out[start : start + len(block)] = trunk.features(chips)
             advance(len(block))
-        out.flush()
-        del out
-        partial.rename(path)
-    else:
-        advance(len(images))
+    return open_maps(path, shape)
+
+
+@contextmanager
+def new_maps(path: Path, shape: tuple[int, ...]) -> Iterator[NDArray[np.float16]]:
+    """A float16 array to fill, which becomes the file at the end; an interrupted run leaves no half one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
+    yield out
+    out.flush()
+    partial.rename(path)
+
+
+def open_maps(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    """Cached feature maps float16, read-only, on disk.
+
+    Raises:
+        TrunkError: they have another shape.
+    """
     maps: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
-    if maps.shape != (len(images), *SHAPE) or maps.dtype != np.float16:
+    if maps.shape != shape or maps.dtype != np.float16:
         raise TrunkError(f"cached features {path} have the wrong shape {list(maps.shape)}; delete the file")
     return maps

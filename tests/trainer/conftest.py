@@ -40,3 +40,34 @@ def trunk_file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("trunk") / "face.onnx"
     onnx.save(model, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory) -> Path:
+    """A small set in FER2013's form: seven patterns, told apart by where the bright patch lies, in noise."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 160), ("validation", 40), ("test", 40)):
+        labels = rng.integers(0, 7, count)
+        images = rng.normal(90, 25, (count, 48, 48))
+        for image, label in zip(images, labels, strict=True):
+            image[10:36, 8 + 4 * label : 14 + 4 * label] += 90
+        arrays |= {f"{split}_x": images.clip(0, 255).astype(np.uint8), f"{split}_y": labels}
+    path = tmp_path_factory.mktemp("faces") / "faces.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def settings(faces, trunk_file, tmp_path):
+    return [
+        f"data={faces}",
+        f"trunk={trunk_file}",
+        f"cache={tmp_path / 'cache'}",
+        "branch.stages=[[16, 2], [16, 2]]",
+        "versions=2",
+        "batch=32",
+        "threads=1",
+        "epochs=4",
+        "bfloat16=false",
+    ]

@@ -1,7 +1,7 @@
 import numpy as np
 
 from calibration.fer2013 import to_chip
-from trainer.augment import Augmentation, augment, disturb, random_similarity
+from trainer.augment import Augmentation, augment, augment_chip, disturb, random_similarity
 
 NOTHING = Augmentation(**dict.fromkeys(Augmentation.__struct_fields__, 0.0))
 FACE = np.random.default_rng(1).integers(0, 256, (6, 6)).astype(np.uint8).repeat(8, axis=0).repeat(8, axis=1)
@@ -23,6 +23,18 @@ def test_a_mirror_image_is_mirrored_about_the_middle_of_the_chip():
     always = Augmentation(**{**dict.fromkeys(Augmentation.__struct_fields__, 0.0), "flip": 1.0})
     mirrored = augment(FACE, always, np.random.default_rng(0))
     assert np.abs(mirrored.astype(int) - to_chip(FACE)[:, ::-1]).mean() < 1
+
+
+def test_a_chip_varies_as_an_image_does_and_frames_with_one_seed_vary_alike():
+    plain = to_chip(FACE)
+    coloured = np.stack([plain[:, :, 0], 255 - plain[:, :, 0], plain[:, :, 0] // 2], axis=2)
+    assert (augment_chip(coloured, NOTHING, np.random.default_rng(0)) == coloured).all()
+    always = Augmentation(**{**dict.fromkeys(Augmentation.__struct_fields__, 0.0), "flip": 1.0})
+    mirrored = augment_chip(coloured, always, np.random.default_rng(0))
+    assert (mirrored == coloured[:, ::-1]).all()
+    one, same = (augment_chip(coloured, Augmentation(), np.random.default_rng((2, 7))) for _ in range(2))
+    assert (one == same).all()
+    assert (one != augment_chip(coloured, Augmentation(), np.random.default_rng((3, 7)))).any()
 
 
 def test_alignment_strays_no_further_than_the_settings_say():

@@ -8,25 +8,29 @@ FERV39K, as handed out (Wang et al. 2022)::
 DFEW, as handed out (Jiang et al. 2020)::
 
     Clip/clip_224x224/NUMBER/*.jpg, Clip/clip_224x224_16f/NUMBER/*.jpg      NUMBER has five digits
+    Clip/clip_224x224_avi/NUMBER.avi
     EmoLabel_DataSplit/train(single-labeled)/set_1.csv ... set_5.csv, and test(single-labeled)
-                                  video_name,label after a head line of these words; 1 to 7 as in ``DFEW``
+                                  video_name,label after a head line of these words; 1 to 7 as in ``DFEW``, 0 for a
+                                  clip on whose expression people did not agree: it is passed over
 
 Both come under agreements and were not at hand: the layouts are those that published code reads. Any other set serves
-with a file of lines ``FOLDER LABEL``. Labels become numbers in ``calibration.fer2013.LABELS``, the agent's order.
+with a file of lines ``CLIP LABEL``. A clip is a folder of pictures, or a video: the name as listed, or with ``.avi``,
+``.mp4``, ``.mkv`` or ``.mov`` behind it. Labels become numbers in ``calibration.fer2013.LABELS``, the agent's order.
 
 Frames are chosen as in Temporal Segment Networks (Wang et al. 2016): a clip is cut into equal stretches, and of each
 one frame is taken, a random one in training, the middle one otherwise. Pooling over time is the network's affair.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.faces import SUFFIXES, read_image
+from calibration.faces import SUFFIXES, Image, read_image
 from calibration.fer2013 import LABELS
 from trainer.data.reading import DataError, fit, rgb
 from trainer.data.split import digest_of_files
@@ -36,6 +40,10 @@ DFEW = {
     for number, name in enumerate(("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear"), 1)
 }
 """What DFEW's label numbers mean."""
+
+VIDEOS = (".avi", ".mp4", ".mkv", ".mov")
+"""How the names of videos end."""
+_NOBODY_AGREED = "0"
 
 _NAMES: dict[str, str] = {name: name for name in LABELS} | {
     "anger": "angry",
@@ -47,7 +55,7 @@ _DIGITS = re.compile(r"(\d+)")
 
 @dataclass(frozen=True)
 class Clip:
-    """A folder of frames, and the number of its expression in ``calibration.fer2013.LABELS``."""
+    """A folder of frames or a video, and the number of its expression in ``calibration.fer2013.LABELS``."""
 
     folder: Path
     label: int
@@ -61,7 +69,15 @@ class ClipFrames:
         labels: int64 [n].
     """
 
-    def __init__(self, clips: list[Clip], side: int, frames: int, *, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        clips: list[Clip],
+        side: int,
+        frames: int,
+        *,
+        seed: int | None = None,
+        cut: Callable[[Image, int], Image] = fit,
+    ) -> None:
         """Read frames when they are asked for.
 
         Args:
@@ -70,22 +86,27 @@ class ClipFrames:
             frames: of a clip; a shorter one repeats some.
             seed: draw a random frame of each stretch, another one in each epoch (``Shuffled`` with ``anew``). None
                 takes the middle one.
+            cut: makes a picture of the wanted side of a frame, both uint8 BGR; else its middle square is taken.
         """
-        self.clips, self._side, self._frames, self._seed = clips, side, frames, seed
+        self.clips, self._side, self._frames, self._seed, self._cut = clips, side, frames, seed, cut
         self.labels: NDArray[np.int64] = np.array([clip.label for clip in clips], np.int64)
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """The frames in the order of time: uint8 RGB [frames, side, side, 3].
 
         Raises:
-            DataError: the folder is missing or holds no picture.
+            DataError: the folder is missing or holds no picture, or the video cannot be read.
             ImageError: a frame cannot be read.
         """
         folder = self.clips[index % len(self.clips)].folder
-        files = frames_of(folder)
         draw = None if self._seed is None else np.random.default_rng((self._seed, index))
-        chosen = stretches(len(files), self._frames, draw)
-        return np.stack([rgb(fit(read_image(files[place]), self._side)) for place in chosen])
+        video = video_of(folder)
+        if video is None:
+            files = frames_of(folder)
+            frames = [read_image(files[place]) for place in stretches(len(files), self._frames, draw)]
+        else:
+            frames = read_video(video, stretches(count_frames(video), self._frames, draw))
+        return np.stack([rgb(self._cut(frame, self._side)) for frame in frames])
 
     def name(self, index: int) -> str:
         """The clip's folder."""
@@ -99,7 +120,7 @@ class ClipFrames:
         """
         try:
             names = [
-                file.relative_to(root).as_posix() for clip in self.clips for file in frames_of(clip.folder)
+                file.relative_to(root).as_posix() for clip in self.clips for file in files_of(clip.folder)
             ]
         except ValueError as error:
             raise DataError(f"a clip does not lie below {root}: {error}") from error
@@ -133,6 +154,68 @@ def frames_of(folder: Path) -> list[Path]:
     if not files:
         raise DataError(f"{folder}: no frames here")
     return sorted(files, key=_in_time)
+
+
+def video_of(folder: Path) -> Path | None:
+    """The video that a clip is; None where it is a folder, or nothing."""
+    if folder.is_dir():
+        return None
+    names = [folder.name, *(f"{folder.name}{suffix}" for suffix in VIDEOS)]
+    found = (folder.with_name(name) for name in names if name.lower().endswith(VIDEOS))
+    return next((file for file in found if file.is_file()), None)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files that a clip is made of.
+
+    Raises:
+        DataError: there is none.
+    """
+    video = video_of(folder)
+    return frames_of(folder) if video is None else [video]
+
+
+def count_frames(video: Path) -> int:
+    """How many frames can be read; what the file says of itself is not to be relied on.
+
+    Raises:
+        DataError: not one.
+    """
+    capture = cv2.VideoCapture(str(video))
+    count = 0
+    while capture.grab():
+        count += 1
+    capture.release()
+    if not count:
+        raise DataError(f"{video}: no frame of this video can be read")
+    return count
+
+
+def read_video(video: Path, places: Sequence[int]) -> list[Image]:
+    """Frames of a video, uint8 BGR [height, width, 3].
+
+    Args:
+        video: the file.
+        places: numbers of the frames from 0, rising; some may be alike.
+
+    Raises:
+        DataError: the video is shorter.
+    """
+    wanted = set(places)
+    found: dict[int, Image] = {}
+    capture = cv2.VideoCapture(str(video))
+    for place in range(max(places) + 1):
+        if not capture.grab():
+            break
+        if place in wanted:
+            whole, frame = capture.retrieve()
+            if not whole:
+                break
+            found[place] = np.asarray(frame, np.uint8)
+    capture.release()
+    if len(found) < len(wanted):
+        raise DataError(f"{video}: frame {min(wanted - set(found))} cannot be read")
+    return [found[place] for place in places]
 
 
 def _in_time(file: Path) -> list[str | int]:
@@ -190,6 +273,8 @@ def read_clips(path: Path, root: Path, numbers: Mapping[str, str], digits: int =
     for number, line in enumerate(lines, 1):
         fields = re.split(r"[,\s]+", line.strip())
         if fields == [""] or (number == 1 and fields == ["video_name", "label"]):
+            continue
+        if numbers and fields[-1] == _NOBODY_AGREED:
             continue
         expression = _NAMES.get(numbers.get(fields[-1], fields[-1]).lower())
         folder = Path(fields[0].zfill(digits))

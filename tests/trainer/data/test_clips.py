@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.fer2013 import LABELS
-from trainer.data.clips import ClipFrames, dfew, ferv39k, frames_of, read_clips, stretches
+from trainer.data.clips import (
+    DFEW,
+    ClipFrames,
+    count_frames,
+    dfew,
+    ferv39k,
+    frames_of,
+    read_clips,
+    read_video,
+    stretches,
+)
 from trainer.data.reading import DataError, Pictures, load
 from trainer.data.samplers import Endless, Shuffled
 
@@ -129,6 +139,46 @@ def test_a_clip_without_frames_is_passed_over_and_named(ferv):
     pictures = Pictures(ClipFrames(ferv39k(ferv, "train"), 8, 2))
     assert pictures[0][1] == LABELS.index("fear")
     assert f"{folder}: no frames here" in pictures.report()
+
+
+def write_video(path, greys):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (16, 16))
+    for grey in greys:
+        writer.write(np.full((16, 16, 3), grey, np.uint8))
+    writer.release()
+
+
+def test_a_video_gives_the_frames_that_a_folder_would(tmp_path):
+    write_video(tmp_path / "00007.avi", range(10, 130, 10))
+    make_clip(tmp_path / "00008", 12)
+    (tmp_path / "list.csv").write_text("video_name,label\n7,1\n8,1\n")
+    clips = read_clips(tmp_path / "list.csv", tmp_path, {"1": "happy"}, digits=5)
+    for seed in (None, 3):
+        video, folder = (
+            times(clip) for clip, _ in map(Pictures(ClipFrames(clips, 8, 4, seed=seed)).make, (0, 1))
+        )
+        if seed is None:
+            assert video == folder == [2, 5, 8, 11]
+        assert video == sorted(video)
+        assert set(video) <= set(range(1, 13))
+    assert count_frames(tmp_path / "00007.avi") == 12
+    assert len({ClipFrames([clip], 8, 4).digest(tmp_path) for clip in clips}) == 2
+
+
+def test_a_video_that_is_damaged_or_cut_off_is_named(tmp_path):
+    write_video(tmp_path / "a.avi", range(10, 130, 10))
+    with pytest.raises(DataError, match=r"a\.avi: frame 12 cannot be read"):
+        read_video(tmp_path / "a.avi", [3, 12])
+    (tmp_path / "a.avi").write_bytes((tmp_path / "a.avi").read_bytes()[:300])
+    with pytest.raises(DataError, match=r"a\.avi: no frame of this video"):
+        count_frames(tmp_path / "a.avi")
+
+
+def test_a_clip_on_which_people_did_not_agree_is_passed_over(tmp_path):
+    (tmp_path / "set.csv").write_text("video_name,label\n1,0\n2,7\n")
+    assert [clip.folder.name for clip in read_clips(tmp_path / "set.csv", tmp_path, DFEW, digits=5)] == [
+        "00002"
+    ]
 
 
 @pytest.mark.parametrize(
