@@ -6,16 +6,18 @@ consistency, ‖F_base - F_adapted‖² on vectors of length 1, which is 2 (1 - 
 al., "Distilling the Knowledge in a Neural Network", 2015); where a label is known, it counts as well.
 
 Consistency alone makes people alike: what cannot be seen is answered with the mean of all who might be meant, which is
-near to everybody. So a face is to be told from others by its own clean embedding (contrast: van den Oord et al.,
-"Representation learning with contrastive predictive coding", 2018), and to be as near to each of them as it is in good
-light (relations: Park et al., "Relational knowledge distillation", CVPR 2019). The others are the teacher's, clean.
+near to everybody. So in a second part of training a face is also to be told from others by its own clean embedding
+(contrast: van den Oord et al., "Representation learning with contrastive predictive coding", 2018), and to be as near
+to each of them as it is in good light (relations: Park et al., "Relational knowledge distillation", CVPR 2019). Only
+the layers that expressions do not depend on learn then: where all did, expressions lost a third of what they had won.
 
-How far to go from the source to what was learnt is chosen on faces held aside (weights between two models that share a
+How far to go to what was learnt is chosen on faces held aside (weights between two models that share a
 beginning: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ from agent.adaptation.probe import Probe, front_layers
 from agent.adaptation.types import Norms
 from agent.perception.types import Float32
 from calibration.material import Progress
+from calibration.recipe import Recipe
 from calibration.rises import rise
 from calibration.teacher import Teacher
 from engines.norms import read_norms
@@ -59,53 +62,8 @@ CONDITIONS: Mapping[str, tuple[str, ...]] = {
 """Conditions that a bank has, and the corruptions of which each is made."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What decides, beside the faces, what a norm bank becomes.
-
-    Attributes:
-        seed: of all that is random.
-        threads: of PyTorch and ONNX Runtime.
-        images: most of FER2013's training images.
-        faces: most of the photographs.
-        steps: of training, for each condition.
-        batch: faces in a step.
-        learning_rate: highest of the one-cycle schedule (Smith and Topin, "Super-Convergence", 2018), relative to the
-            mean size of what is learnt: factors of the default pack are 0.004 to 20, and the steps of Adam, which are
-            all of one length, that suit one layer throw another one over.
-        filter_rate: likewise for the filter, whose 80 outer numbers move together.
-        clip: the gradient's greatest norm.
-        bfloat16: twice as fast on processors with AVX512-BF16, slower on others.
-        held: share of the faces that are held aside.
-        consistency: weight of 1 - cos of the embeddings.
-        contrast: weight of the cross entropy of naming a face's own clean embedding among those of others.
-        temperature: divides the cosines in that. Those of strangers lie between 0.75 and 0.92 for the default pack.
-        relations: weight of the mean square difference of the cosines to others from the teacher's.
-        others: how many there are.
-        expression: weight of the teacher's expressions, 0 to 1; the labels have the rest.
-        samples: chips of each condition for the classifier.
-        penalty: on the squares of the classifier's weights.
-    """
-
-    seed: int = 0
-    threads: int = 2
-    images: int = 12_000
-    faces: int = 1800
-    steps: int = 200
-    batch: int = 32
-    learning_rate: float = 1e-2
-    filter_rate: float = 5e-4
-    clip: float = 1.0
-    bfloat16: bool = True
-    held: float = 0.1
-    consistency: float = 10.0
-    contrast: float = 0.5
-    temperature: float = 0.02
-    relations: float = 800.0
-    others: int = 512
-    expression: float = 0.8
-    samples: int = 600
-    penalty: float = 1e-3
+Cost = Callable[[FilteredNetwork, Teacher, NDArray[np.int64], NDArray[np.uint8]], Tensor]
+"""What is to become less: of a network, for some faces of a teacher, which have suffered."""
 
 
 def train_condition(
@@ -116,35 +74,79 @@ def train_condition(
     tell: Progress,
     start: Norms | None = None,
 ) -> Norms:
-    """The norm parameters and the filter for a condition, learnt from ``start`` on; None: from the source on."""
+    """The norm parameters and the filter for a condition; ``start`` takes the place of the first part of training."""
     torch.set_num_threads(recipe.threads)
     rng = np.random.default_rng(recipe.seed)
-    network = FilteredNetwork(FaceNetwork(model))
     learnt, held = teacher.divide(recipe.held)
+    norms = start
+    if norms is None:
+        network = FilteredNetwork(FaceNetwork(model))
+        cost = partial(_cost, recipe=recipe)
+        _learn(network, learnt, kinds, recipe, recipe.steps, cost, rng, tell)
+        norms = _part_of_the_way(network, adaptable(model), held, kinds, recipe, cost, rng)
+    return _tell_apart(model, norms, learnt.of_people(), held.of_people(), kinds, recipe, rng, tell)
+
+
+def _tell_apart(
+    model: onnx.ModelProto,
+    norms: Norms,
+    learnt: Teacher,
+    held: Teacher,
+    kinds: Sequence[str],
+    recipe: Recipe,
+    rng: np.random.Generator,
+    tell: Progress,
+) -> Norms:
+    """``norms`` with other values for the layers that embeddings depend on, and expressions do not."""
+    network = FilteredNetwork(FaceNetwork(model, ("embedding",)))
+    network.write_norms(norms)
+    network.filter.requires_grad_(False)
+    for name in network.network.norms.keys() & FaceNetwork(model, ("emotion",)).norms.keys():
+        network.network.norms[name].requires_grad_(False)
+    if not any(each.requires_grad for each in network.parameters()):
+        return norms
+    cost = partial(_people_cost, recipe=recipe, rng=rng)
+    _learn(network, learnt, kinds, recipe, recipe.people_steps, cost, rng, tell)
+    return norms | _part_of_the_way(network, norms, held, kinds, recipe, cost, rng)
+
+
+def _learn(
+    network: FilteredNetwork,
+    teacher: Teacher,
+    kinds: Sequence[str],
+    recipe: Recipe,
+    steps: int,
+    cost: Cost,
+    rng: np.random.Generator,
+    tell: Progress,
+) -> None:
+    """Train what may be learnt."""
     optimizer = torch.optim.Adam(_groups(network, recipe))
-    network.write_norms(start or {})
     rates = [float(group["lr"]) for group in optimizer.param_groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(2, recipe.steps))
-    for step in range(recipe.steps):
-        chosen = learnt.batch(recipe.batch, rng)
-        total = _loss(network, learnt, chosen, learnt.suffering(chosen, kinds, rng), recipe, rng)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(2, steps))
+    for step in range(steps):
+        chosen = teacher.batch(recipe.batch, rng)
+        total = cost(network, teacher, chosen, teacher.suffering(chosen, kinds, rng))
         optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
         optimizer.step()
-        network.restrain()
+        if network.filter.requires_grad:
+            network.restrain()
         schedule.step()
-        tell(f"norms for {', '.join(kinds)}", step + 1, recipe.steps)
-    return _part_of_the_way(network, adaptable(model), held, kinds, recipe, rng)
+        tell(f"norms for {', '.join(kinds)}", step + 1, steps)
 
 
 def _groups(network: FilteredNetwork, recipe: Recipe) -> list[dict[str, object]]:
     """What is learnt, each with the length of its steps."""
-    groups: list[dict[str, object]] = [{"params": [network.filter], "lr": recipe.filter_rate}]
+    groups: list[dict[str, object]] = []
+    if network.filter.requires_grad:
+        groups.append({"params": [network.filter], "lr": recipe.filter_rate})
     for name, each in network.network.named_parameters():
-        size = float(each.detach().abs().mean())
-        least = _LEAST_ADDEND if name.endswith("shift") else 0.0
-        groups.append({"params": [each], "lr": recipe.learning_rate * max(size, least)})
+        if each.requires_grad:
+            size = float(each.detach().abs().mean())
+            least = _LEAST_ADDEND if name.endswith("shift") else 0.0
+            groups.append({"params": [each], "lr": recipe.learning_rate * max(size, least)})
     return groups
 
 
@@ -154,6 +156,7 @@ def _part_of_the_way(
     held: Teacher,
     kinds: Sequence[str],
     recipe: Recipe,
+    cost: Cost,
     rng: np.random.Generator,
 ) -> Norms:
     """Of the ways between ``source`` and what ``network`` has learnt, the one that is best for the faces held aside.
@@ -165,47 +168,56 @@ def _part_of_the_way(
     chosen = held.batch(min(_JUDGES, len(held.labels)), rng)
     chips = held.suffering(chosen, kinds, rng)
     taught = replace(held, labels=np.full_like(held.labels, -1))
-    ways = [{name: (1 - way) * source[name] + way * value for name, value in learnt.items()} for way in _WAYS]
+    # What was not learnt stays what it was to the last bit.
+    ways = [
+        {name: source[name] + np.float32(way) * (value - source[name]) for name, value in learnt.items()}
+        for way in _WAYS
+    ]
     pieces = [slice(start, start + recipe.batch) for start in range(0, len(chosen), recipe.batch)]
     costs = []
     for way in ways:
         network.write_norms(way)
         with torch.inference_mode():
-            parts = [float(_loss(network, taught, chosen[some], chips[some], recipe, rng)) for some in pieces]
+            parts = [float(cost(network, taught, chosen[some], chips[some])) for some in pieces]
         costs.append(np.mean(parts))
     return ways[int(np.argmin(costs))]
 
 
-def _loss(
+def _cost(
     network: FilteredNetwork,
     teacher: Teacher,
     chosen: NDArray[np.int64],
     chips: NDArray[np.uint8],
+    *,
+    recipe: Recipe,
+) -> Tensor:
+    answers = _answers(network, chips, recipe)
+    taught = (torch.from_numpy(e[chosen]) for e in (teacher.embeddings, teacher.logits, teacher.labels))
+    return loss(answers, *taught, recipe)
+
+
+def _people_cost(
+    network: FilteredNetwork,
+    teacher: Teacher,
+    chosen: NDArray[np.int64],
+    chips: NDArray[np.uint8],
+    *,
     recipe: Recipe,
     rng: np.random.Generator,
 ) -> Tensor:
-    others, strangers = teacher.others(chosen, recipe.others, rng)
+    found = _answers(network, chips, recipe)["embedding"]
+    others = (torch.from_numpy(each) for each in teacher.others(chosen, recipe.others, rng))
+    return people_loss(found, torch.from_numpy(teacher.embeddings[chosen]), *others, recipe)
+
+
+def _answers(network: FilteredNetwork, chips: NDArray[np.uint8], recipe: Recipe) -> dict[str, Tensor]:
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
         answers = network(torch.from_numpy(chips))
-    return loss(
-        {name: answer.float() for name, answer in answers.items()},
-        torch.from_numpy(teacher.embeddings[chosen]),
-        torch.from_numpy(teacher.logits[chosen]),
-        torch.from_numpy(teacher.labels[chosen]),
-        torch.from_numpy(others),
-        torch.from_numpy(strangers),
-        recipe,
-    )
+    return {name: answer.float() for name, answer in answers.items()}
 
 
 def loss(
-    answers: Mapping[str, Tensor],
-    embeddings: Tensor,
-    logits: Tensor,
-    labels: Tensor,
-    others: Tensor,
-    strangers: Tensor,
-    recipe: Recipe,
+    answers: Mapping[str, Tensor], embeddings: Tensor, logits: Tensor, labels: Tensor, recipe: Recipe
 ) -> Tensor:
     """What answers for suffering faces lack of those in good light; see the module.
 
@@ -214,25 +226,39 @@ def loss(
         embeddings: the teacher's.
         logits: the teacher's.
         labels: int64 [n], -1 where not known.
-        others: float32 [m, dim], the teacher's embeddings of other faces.
-        strangers: bool [n, m]: which of them are of other people.
         recipe: the weights.
     """
-    own = (answers["embedding"] * embeddings).sum(1)
-    near, were = answers["embedding"] @ others.T, embeddings @ others.T
-    rivals = near.masked_fill(~strangers, -torch.inf)
-    contrast = functional.cross_entropy(
-        torch.cat([own[:, None], rivals], 1) / recipe.temperature, torch.zeros(len(own), dtype=torch.long)
-    )
+    consistency = (1 - (answers["embedding"] * embeddings).sum(1)).mean()
     taught = functional.kl_div(answers["emotion"].log_softmax(1), logits.softmax(1), reduction="batchmean")
-    total = recipe.consistency * (1 - own).mean() + recipe.expression * taught
-    total = total + recipe.contrast * contrast + recipe.relations * (near - were).square().mean()
+    total = recipe.consistency * consistency + recipe.expression * taught
     known = labels >= 0
     if bool(known.any()):
         total = total + (1 - recipe.expression) * functional.cross_entropy(
             answers["emotion"][known], labels[known]
         )
     return total
+
+
+def people_loss(
+    found: Tensor, embeddings: Tensor, others: Tensor, strangers: Tensor, recipe: Recipe
+) -> Tensor:
+    """How much worse suffering faces tell people apart than they do in good light; see the module.
+
+    Args:
+        found: embeddings of suffering faces, float32 [n, dim] of length 1.
+        embeddings: the teacher's of the same faces.
+        others: float32 [m, dim], the teacher's of other faces.
+        strangers: bool [n, m]: which of them are of other people.
+        recipe: the weights.
+    """
+    own = (found * embeddings).sum(1)
+    near, were = found @ others.T, embeddings @ others.T
+    rivals = near.masked_fill(~strangers, -torch.inf)
+    contrast = functional.cross_entropy(
+        torch.cat([own[:, None], rivals], 1) / recipe.temperature, torch.zeros(len(own), dtype=torch.long)
+    )
+    relations = (near - were).square().mean()
+    return recipe.consistency * (1 - own).mean() + recipe.contrast * contrast + recipe.relations * relations
 
 
 def fit_classifier(

@@ -19,7 +19,6 @@ from agent.config import Config
 from agent.networks import load as load_networks
 from calibration.conditions import (
     CONDITIONS,
-    Recipe,
     load,
     make_bank,
     save,
@@ -27,6 +26,7 @@ from calibration.conditions import (
 )
 from calibration.lfw import Pair, person
 from calibration.material import Progress, calibrating_faces, divide, fer_faces
+from calibration.recipe import Recipe
 from calibration.teacher import teach
 from engines.errors import UserError
 from engines.model import read_model

@@ -1,7 +1,7 @@
 """The teacher of a norm bank: the network itself, on faces in good light."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -50,6 +50,12 @@ class Teacher:
             self.logits[chosen],
             self.template,
         )
+
+    def of_people(self) -> "Teacher":
+        """The faces whose people are known, or all where none is; their expressions do not count any more."""
+        known = self.people >= 0
+        faces = self._some(known) if known.any() else self
+        return replace(faces, labels=np.full_like(faces.labels, -1))
 
     def batch(self, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Random faces, three in four of known expression where there are such."""

@@ -46,8 +46,8 @@ def conditions(
     from engines.torch_extra import check_torch
 
     check_torch("training a norm bank")
-    from calibration.conditions import Recipe
     from calibration.conditions_run import BANK, make
+    from calibration.recipe import Recipe
 
     recipe = Recipe(seed=seed, threads=threads, images=images, faces=faces, steps=steps)
     verified = verify(pack or configuration.load(config).pack_path)
