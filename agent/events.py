@@ -286,7 +286,7 @@ Tier = Literal["statistics", "gradient"]
 
 _RISE = (
     "By how much more strictly people are judged while this network runs, as a share of the way from the identity "
-    "threshold to 1; 0 for the pack's own. `match.threshold` has it in it."
+    "threshold to 1; 0 for the pack's own. `threshold` in `identity` has it in it."
 )
 
 

@@ -358,9 +358,18 @@ def test_people_and_prometheus_are_told_how_the_adaptation_is(start):
     assert 'cabinsense_adaptation_decisions_total{outcome="reset"} 0.0' in figures
 
 
+def decided_anew(cabin: Cabin, margin: float) -> None:
+    """Another lead is asked for, so that who everybody is is decided anew."""
+    identity = msgspec.structs.replace(cabin.wanted.identity, margin=margin)
+    cabin.wanted = msgspec.structs.replace(cabin.wanted, identity=identity)
+    cabin.daemon.reload()
+
+
 def test_whoever_is_seen_by_an_adapted_network_is_judged_by_the_raised_threshold(start):
     cabin = start(fault="raises the threshold")
     assert cabin.hears("adaptation", state="adapted")["rise"] == 0.25
+    cabin.wait_until(lambda: cabin.live.face.rise == 0.25)
+    decided_anew(cabin, 0.011)
     cabin.hears("identity", threshold=0.625)  # 0.5 and a quarter of the way from there to 1
     cabin.wait_until(lambda: cabin.live.health.adaptation and cabin.live.health.adaptation.rise == 0.25)
     console = Console(width=200, record=True, file=io.StringIO())
@@ -371,7 +380,9 @@ def test_whoever_is_seen_by_an_adapted_network_is_judged_by_the_raised_threshold
     cabin.daemon.reload()
     assert cabin.hears("adaptation", reason="reset:settings")["rise"] == 0.0
     cabin.wait_until(lambda: cabin.live.face.in_use is None)
+    assert cabin.live.face.rise == 0
     before = len(cabin.told("identity", threshold=0.5))
+    decided_anew(cabin, 0.012)
     cabin.hears("identity", times=before + 1, threshold=0.5)
     cabin.no_frame_was_lost()
 
@@ -379,7 +390,9 @@ def test_whoever_is_seen_by_an_adapted_network_is_judged_by_the_raised_threshold
 def test_without_a_rise_people_are_judged_as_ever(start):
     cabin = start()
     assert cabin.hears("adaptation", state="adapted")["rise"] == 0.0
+    cabin.wait_until(lambda: cabin.live.face.in_use is not None)
     before = len(cabin.told("identity", threshold=0.5))
+    decided_anew(cabin, 0.011)
     cabin.hears("identity", times=before + 1, threshold=0.5)
     assert {event["threshold"] for event in cabin.told("identity")} <= {0.5, None}
 
