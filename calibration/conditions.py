@@ -29,6 +29,7 @@ from agent.adaptation.bank import SOURCE, Bank, network_digest
 from agent.adaptation.chip_filter import adaptable, adapted
 from agent.adaptation.network import FaceNetwork, FilteredNetwork
 from agent.adaptation.probe import Probe, front_layers
+from agent.adaptation.relative import unit
 from agent.adaptation.types import Norms
 from agent.perception.types import Float32
 from calibration.material import Progress
@@ -71,8 +72,7 @@ class Recipe:
         steps: of training, for each condition.
         batch: faces in a step.
         learning_rate: highest of the one-cycle schedule (Smith and Topin, "Super-Convergence", 2018), relative to the
-            mean size of what is learnt: factors of the default pack are 0.004 to 20, and the steps of Adam, which are
-            all of one length, that suit one layer throw another one over.
+            mean size of what is learnt: the steps of Adam are all of one length.
         filter_rate: likewise for the filter, whose 80 outer numbers move together.
         clip: the gradient's greatest norm.
         bfloat16: twice as fast on processors with AVX512-BF16, slower on others.
@@ -142,9 +142,8 @@ def _groups(network: FilteredNetwork, recipe: Recipe) -> list[dict[str, object]]
     """What is learnt, each with the length of its steps."""
     groups: list[dict[str, object]] = [{"params": [network.filter], "lr": recipe.filter_rate}]
     for name, each in network.network.named_parameters():
-        size = float(each.detach().abs().mean())
-        least = _LEAST_ADDEND if name.endswith("shift") else 0.0
-        groups.append({"params": [each], "lr": recipe.learning_rate * max(size, least)})
+        size = unit(name, each.detach(), _LEAST_ADDEND)
+        groups.append({"params": [each], "lr": recipe.learning_rate * size})
     return groups
 
 
