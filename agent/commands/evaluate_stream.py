@@ -103,6 +103,8 @@ def stream(
 
     cv2.setNumThreads(1)  # its part is small, and a second pool of threads would fight the networks' own
     named = [name.strip() for name in methods.split(",") if name.strip()]
+    if methods and not named:
+        raise StreamError(f"--methods {methods!r} names none; leave it out for all")
     names = choose(named, identity=task == "identity")
     _check_report(report)
     wanted = streams(_orders(task, orders or []), _shifts(shifts or []), severity, seeds)
@@ -111,13 +113,13 @@ def stream(
     manifest = models.manifest
     run = cells.Run(task, split, limit, manifest.digest, batchwise)
     file = report / _RESULTS if report else None
+    found = _found(file) if file else []
     with bars() as show_done:
         take = partial(_expressions if task == "emotion" else _people, data, split, limit, models, settings)
         source, bench = take(threads, batchwise, show_done)
         make = partial(adapter_of_pack, models.face)
         labels = len(manifest.face.labels)
         chosen = contenders(names, source, labels, settings.adaptation, stamp(models.path), make)
-        found = cells.load(file) if file else []
         for cell in cells.measure(run, wanted, chosen, bench, tuple(found), show_done):
             found.append(cell)
             if file:
@@ -128,7 +130,12 @@ def stream(
     result = figures.report(run, told)
     tables = grids(result)
     if report:
-        _write(report, result, told, tables)
+        try:
+            _write(report, result, told, tables)
+        except OSError as error:
+            raise StreamError(
+                f"{error.filename or report}: {error.strerror}; the results are kept"
+            ) from error
     if as_json:
         typer.echo(msgspec.json.encode(result))
         return
@@ -164,8 +171,23 @@ def _check_report(folder: Path | None) -> None:
         raise StreamError("--report needs matplotlib; install it with `pip install 'cabinsense[evaluate]'`")
     try:
         folder.mkdir(exist_ok=True)
+        with (folder / _RESULTS).open("ab"):
+            pass
     except OSError as error:
-        raise StreamError(f"--report {folder}: {error.strerror}") from error
+        raise StreamError(f"--report {error.filename}: {error.strerror}; name another folder") from error
+
+
+def _found(file: Path) -> "list[Cell]":
+    """The results of earlier runs; says on stderr where there are lines that are none."""
+    from calibration.streams import cells
+
+    found, others = cells.load(file)
+    if others:
+        typer.echo(
+            f"{file}: {others} of its lines are no results of this version, or were cut off; they are passed over",
+            err=True,
+        )
+    return found
 
 
 def _expressions(
@@ -197,6 +219,7 @@ def _people(
     from agent import networks
     from agent.perception.chain import FaceReader
     from calibration.streams.material import people
+    from calibration.streams.report import FAR
     from engines.model import read_model
 
     loaded = networks.load(models, settings)
@@ -204,9 +227,11 @@ def _people(
     found = people(data, split, limit, read_model(models.face), reader, threads, batchwise, show_done)
     loaded.close()
     _, bench = found
-    typer.echo(
-        f"{len(bench.faces.pairs)} pairs; {bench.faces.undetected} more without a face are left out", err=True
-    )
+    pairs, strangers = len(bench.faces.pairs), int((bench.truth == 0).sum())
+    without = f"{bench.faces.undetected} more without a face are left out"
+    typer.echo(f"{pairs} pairs, {strangers} of them of strangers; {without}", err=True)
+    if strangers < 1 / FAR:
+        typer.echo(f"so few pairs of strangers do not show a FAR of {FAR:.0%}; raise --limit", err=True)
     return found
 
 

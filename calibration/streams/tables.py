@@ -41,7 +41,7 @@ def _summary(report: Report) -> Grid:
             row.method,
             _share(row.share, row.share_std),
             _share(row.pooled),
-            f"{_points(row.worst)} ({row.worst_shift})",
+            f"{_points(row.worst)} ± {100 * row.worst_error:.1f} ({row.worst_shift})",
             _points(row.worst_seed),
             _points(row.after),
             _points(row.after_worst),
@@ -49,9 +49,10 @@ def _summary(report: Report) -> Grid:
         for row in report.summary
         if row.method != FROZEN
     ]
+    faces = min((row.faces for row in report.summary), default=0)
     title = (
-        f"{report.run.task}, {report.run.split}: share of the shifts' loss won back (± over {report.seeds} seeds), and "
-        "points above the frozen source"
+        f"{report.run.task}, {report.run.split}: share of the shifts' loss won back (± over {report.seeds} seeds of "
+        f"{faces} faces), and points above the frozen source (± standard error)"
     )
     headings = (
         "order",
@@ -73,13 +74,15 @@ def _by_shift(order: str, rates: Sequence[Rates]) -> Grid:
         here = {rate.method: rate for rate in rates if (rate.shift, rate.severity) == (shift, severity)}
         frozen = here[FROZEN]
         cells = [
-            f"{_per_cent(here[name].adapted)} ({_share(here[name].share)})" if name in here else ""
+            f"{_per_cent(here[name].adapted)} ({_share(here[name].share, here[name].share_error)})"
+            if name in here
+            else ""
             for name in methods
         ]
         rows.append((f"{shift} {severity}", _per_cent(frozen.clean), _per_cent(frozen.frozen), *cells))
-    return Grid(
-        f"{order}: rate in %, and share of the loss won back", ("shift", "clean", FROZEN, *methods), rows
-    )
+    faces = min(rate.faces for rate in rates)
+    title = f"{order}: rate in %, and share of the loss won back (± standard error of {faces} faces)"
+    return Grid(title, ("shift", "clean", FROZEN, *methods), rows)
 
 
 def _people(order: str, rates: Sequence[Rates]) -> Grid:
