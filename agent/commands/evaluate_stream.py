@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from calibration.baselines.method import Source
     from calibration.material import Progress
     from calibration.streams.cells import Bench, Cell
+    from calibration.streams.contenders import Make
     from calibration.streams.orders import Order
     from calibration.streams.report import Report
     from calibration.streams.tables import Grid
@@ -61,6 +62,13 @@ def stream(
     methods: Annotated[
         str, typer.Option(help="Which to compare, with commas between; the frozen source always is.")
     ] = "",
+    without: Annotated[
+        str,
+        typer.Option(
+            metavar="CONDITION",
+            help="Leave a condition out of the bank that our own method goes by: what does one do that is unknown?",
+        ),
+    ] = "",
     limit: Annotated[
         int, typer.Option(min=0, help="Faces of a stream, evenly drawn; 0: all that the split has.")
     ] = 600,
@@ -96,7 +104,7 @@ def stream(
     from agent.adaptation.tiers import adapter_of_pack
     from calibration.streams import cells
     from calibration.streams import report as figures
-    from calibration.streams.contenders import choose, contenders, stamp
+    from calibration.streams.contenders import OWN, choose, contenders, stamp
     from calibration.streams.orders import streams
     from calibration.streams.tables import grids
     from engines.pack import verify
@@ -106,6 +114,8 @@ def stream(
     if methods and not named:
         raise StreamError(f"--methods {methods!r} names none; leave it out for all")
     names = choose(named, identity=task == "identity")
+    if without and OWN not in names:
+        raise StreamError(f"--without {without}: it is {OWN} that has a bank; add that to --methods")
     _check_report(report)
     wanted = streams(_orders(task, orders or []), _shifts(shifts or []), severity, seeds)
     settings = configuration.load(config)
@@ -117,9 +127,10 @@ def stream(
     with bars() as show_done:
         take = partial(_expressions if task == "emotion" else _people, data, split, limit, models, settings)
         source, bench = take(threads, batchwise, show_done)
-        make = partial(adapter_of_pack, models.face)
+        make = _without(without, models, settings) if without else partial(adapter_of_pack, models.face)
+        variant = f"{stamp(models.path)}{f' without {without}' if without else ''}"
         labels = len(manifest.face.labels)
-        chosen = contenders(names, source, labels, settings.adaptation, stamp(models.path), make)
+        chosen = contenders(names, source, labels, settings.adaptation, variant, make)
         for cell in cells.measure(run, wanted, chosen, bench, tuple(found), show_done):
             found.append(cell)
             if file:
@@ -141,6 +152,16 @@ def stream(
         return
     for table in tables:
         show(_rich(table))
+
+
+def _without(condition: str, models: "Pack", settings: "Config") -> "Make":
+    """Makes our own method's adapter with a bank that lacks a condition."""
+    from agent.adaptation.tiers import adapter, means
+    from calibration.streams.own import untaught
+
+    model, bank = means(models, settings.adaptation)
+    left = untaught(bank, condition)
+    return lambda wanted, seed: adapter(model, left, wanted, seed)
 
 
 def _orders(task: Task, named: list[str]) -> "list[Order]":

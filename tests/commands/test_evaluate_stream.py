@@ -141,6 +141,8 @@ def test_a_report_that_cannot_be_written_at_the_end_keeps_the_results(stream, fa
         (["--report", "taken"], "--report taken/cells.jsonl: Is a directory; name another folder"),
         (["--report", "few.npz"], "--report few.npz: File exists; name another folder"),
         (["--report", "/proc/1/task"], "--report /proc/1/task/cells.jsonl: "),
+        (["--without", "fog", "--methods", "cabinsense"], "no condition 'fog' in the pack's norm bank"),
+        (["--without", "dark", "--methods", "lame"], "--without dark: it is cabinsense that has a bank"),
         (["--methods", ","], "--methods ',' names none"),
         (["--task", "identity", "--data", "taken"], "taken/pairs.txt: No such file or directory; LFW's list"),
         (["--limit", "4", "--order", "clean", "--methods", "frozen"], "order clean: 4 faces are too few"),
