@@ -145,7 +145,7 @@ def test_a_report_that_cannot_be_written_at_the_end_keeps_the_results(stream, fa
         (["--without", "dark", "--methods", "lame"], "--without dark: it is cabinsense that has a bank"),
         (["--methods", ","], "--methods ',' names none"),
         (["--task", "identity", "--data", "taken"], "taken/pairs.txt: No such file or directory; LFW's list"),
-        (["--limit", "4", "--order", "clean", "--methods", "frozen"], "order clean: 4 faces are too few"),
+        (["--limit", "3", "--order", "clean", "--methods", "frozen"], "order clean: 3 faces are too few"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(stream, faces, tmp_path, monkeypatch, arguments, message):
