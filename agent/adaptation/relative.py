@@ -19,9 +19,9 @@ def unit(name: str, value: "NDArray[np.float32] | Tensor", least_addend: float =
 
     Args:
         name: it is one of factors where the last part is ``scale`` or ``weight``, else of addends.
-        value: as it is before a step.
+        value: as it is before a step; a tensor that is detached.
         least_addend: the unit of addends that are smaller: one that is nothing is still to learn. Unless there is
             something better to go by, that of the answers of a norm layer, to which it is added.
     """
     least = _LEAST_FACTOR if name.rpartition(".")[2] in {"scale", "weight"} else least_addend
-    return max(float(abs(value).mean()), least)
+    return max(float(np.abs(np.asarray(value)).mean()), least)

@@ -126,8 +126,8 @@ class Adaptable:
 def _unfold(norm: Norm, source: Moments) -> None:
     """Make scale and shift those for inputs of mean 0 and deviation 1, where they were for ones of ``source``."""
     mean, variance = source
-    norm.shift += norm.scale * mean
-    norm.scale *= torch.sqrt(variance + _EPS)
+    norm.shift.add_(norm.scale * mean)
+    norm.scale.mul_(torch.sqrt(variance + _EPS))
 
 
 @torch.no_grad()
