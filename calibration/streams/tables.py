@@ -23,8 +23,9 @@ class Grid:
 
 
 def grids(report: Report) -> list[Grid]:
-    """The summary, and for each order what every method won on every shift."""
-    found = [_summary(report)]
+    """The summary, where anything was compared, and for each order what every method won on every shift."""
+    summary = _summary(report)
+    found = [summary] if summary.rows else []
     orders = dict.fromkeys(rate.order for rate in report.rates)
     for order in orders:
         rates = [rate for rate in report.rates if rate.order == order]
@@ -51,8 +52,9 @@ def _summary(report: Report) -> Grid:
     ]
     faces = min((row.faces for row in report.summary), default=0)
     title = (
-        f"{report.run.task}, {report.run.split}: share of the shifts' loss won back (± over {report.seeds} seeds of "
-        f"{faces} faces), and points above the frozen source (± standard error)"
+        f"{report.run.task}, {report.run.split}, {report.seeds} {'seed' if report.seeds == 1 else 'seeds'} of {faces} "
+        "faces: share of the shifts' loss won back (± over the seeds), and points above the frozen source (± standard "
+        "error)"
     )
     headings = (
         "order",
@@ -81,7 +83,8 @@ def _by_shift(order: str, rates: Sequence[Rates]) -> Grid:
         ]
         rows.append((f"{shift} {severity}", _per_cent(frozen.clean), _per_cent(frozen.frozen), *cells))
     faces = min(rate.faces for rate in rates)
-    title = f"{order}: rate in %, and share of the loss won back (± standard error of {faces} faces)"
+    what = "looks at one face" if order == "neutral" else "faces"
+    title = f"{order}, {faces} {what}: rate in %, and share of the loss won back (± standard error)"
     return Grid(title, ("shift", "clean", FROZEN, *methods), rows)
 
 

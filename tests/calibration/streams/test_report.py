@@ -164,9 +164,10 @@ def test_tables_say_it_in_markdown():
     summary, by_shift = grids(found)
     row = "| sorted | tent | 25 % | 25 % | +10.00 ± 3.0 (jpeg) | +10.00 | +0.00 | +0.00 |"
     assert row in summary.markdown()
-    assert "over 1 seeds of 100 faces" in summary.title
+    assert "emotion, report, 1 seed of 100 faces" in summary.title
     assert "| jpeg 3 | 90.00 | 50.00 | 60.00 (25 % ± 7) |" in by_shift.markdown()
-    assert "standard error of 100 faces" in by_shift.title
+    assert "sorted, 100 faces" in by_shift.title
+    assert len(grids(report(EMOTION, [cell("frozen", 50)]))) == 1  # there is nothing to sum up
     assert len(grids(report(IDENTITY, [people("frozen", None), people("bn", None)]))) == 3
 
 
