@@ -86,5 +86,6 @@ def untaught(bank: Bank, condition: str) -> Bank:
         conditions=(SOURCE, *(name for name in taught if name != condition)),
         weight=np.delete(bank.weight, number, axis=1),
         bias=np.delete(bank.bias, number),
+        rises=np.delete(bank.rises, number),
         norms={name: norms for name, norms in bank.norms.items() if name != condition},
     )

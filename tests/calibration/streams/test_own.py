@@ -112,10 +112,12 @@ def test_a_condition_that_was_not_taught_leaves_the_others_as_probable_to_each_o
         weight,
         numbers["bias"][:4],
         norms,
+        np.array([0, 0.1, 0.2, 0.3], np.float32),
     )
     without = untaught(bank, "noise")
     assert without.conditions == ("source", "dark", "mask")
     assert without.norms == {"dark": norms["dark"], "mask": norms["mask"]}
+    assert without.rises == pytest.approx([0, 0.1, 0.3])
     moments = rng.normal(size=6).astype(np.float32)
     left = np.exp(bank.log_posterior(moments))[[0, 1, 3]]
     assert np.exp(without.log_posterior(moments)) == pytest.approx(left / left.sum(), rel=1e-5)
