@@ -31,6 +31,7 @@ from agent.adaptation.bank import SOURCE, Bank, network_digest
 from agent.adaptation.chip_filter import adaptable, adapted
 from agent.adaptation.network import FaceNetwork, FilteredNetwork
 from agent.adaptation.probe import Probe, front_layers
+from agent.adaptation.relative import unit
 from agent.adaptation.types import Norms
 from agent.perception.types import Float32
 from calibration.material import Progress
@@ -144,9 +145,8 @@ def _groups(network: FilteredNetwork, recipe: Recipe) -> list[dict[str, object]]
         groups.append({"params": [network.filter], "lr": recipe.filter_rate})
     for name, each in network.network.named_parameters():
         if each.requires_grad:
-            size = float(each.detach().abs().mean())
-            least = _LEAST_ADDEND if name.endswith("shift") else 0.0
-            groups.append({"params": [each], "lr": recipe.learning_rate * max(size, least)})
+            size = unit(name, each.detach(), _LEAST_ADDEND)
+            groups.append({"params": [each], "lr": recipe.learning_rate * size})
     return groups
 
 

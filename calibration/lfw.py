@@ -46,9 +46,11 @@ def read_pairs(file: Path) -> list[Pair]:
     try:
         lines = file.read_text("utf-8").rstrip().split("\n")
     except OSError as error:
-        raise LfwError(f"{file}: {error.strerror}; name LFW's pairs.txt with --pairs") from error
+        raise LfwError(f"{file}: {error.strerror}; LFW's list of pairs, pairs.txt, is needed") from error
     except UnicodeDecodeError as error:
-        raise LfwError(f"{file}: not a text file ({error}); name LFW's pairs.txt with --pairs") from error
+        raise LfwError(
+            f"{file}: not a text file ({error}); LFW's list of pairs, pairs.txt, is needed"
+        ) from error
     folds, count = _header(file, lines[0])
     expected = 1 + folds * 2 * count
     if len(lines) != expected:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from agent.adaptation import losses
 from agent.adaptation.network import Norm
+from agent.adaptation.relative import unit
 from agent.config import GradientSettings
 
 Answer = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 """Logits, float32 [n, labels], and features, float32 [n, dim] (None without any), of a batch of n chips."""
 
 _NORMS = (Norm, nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
-_LEAST_UNIT = 1e-6
 
 
 def configure(module: nn.Module) -> None:
@@ -38,9 +38,7 @@ def collect(module: nn.Module) -> dict[str, nn.Parameter]:
 class Learner:
     """Takes steps from where the parameters stood, and never far from there. Not thread-safe; draws nothing at random.
 
-    Lengths of steps and distances are relative: to the mean size of a tensor of factors (``scale``, ``weight``), whose
-    size depends on what they multiply; an addend's are those of the answers it is added to. Without that, the steps of
-    Adam that suit one layer throw another one over: factors of the default pack are 0.004 to 20.
+    Lengths of steps and distances are relative to the size of a tensor; see ``agent.adaptation.relative``.
     """
 
     def __init__(
@@ -65,7 +63,7 @@ class Learner:
     def begin(self) -> None:
         """From now on, where the parameters stand is the start."""
         self._start = {name: each.detach().clone() for name, each in self._parameters.items()}
-        self._unit = {name: _unit(name, each) for name, each in self._start.items()}
+        self._unit = {name: unit(name, each) for name, each in self._start.items()}
         self._optimiser: torch.optim.Adam | None = None
 
     def reset(self) -> None:
@@ -173,10 +171,3 @@ class Learner:
     def _write(self, values: Mapping[str, Tensor]) -> None:
         for name, parameter in self._parameters.items():
             parameter.copy_(values[name])
-
-
-def _unit(name: str, value: Tensor) -> float:
-    """What lengths are relative to; see ``Learner``."""
-    if name.rpartition(".")[2] in {"scale", "weight"}:
-        return max(float(value.abs().mean()), _LEAST_UNIT)
-    return 1.0

@@ -11,6 +11,7 @@ from agent.adaptation.gradient import Learner, collect, configure
 from agent.adaptation.guard import Limits, judge
 from agent.adaptation.memory import Memory
 from agent.adaptation.network import FaceNetwork, FilteredNetwork
+from agent.adaptation.relative import unit
 from agent.adaptation.types import Norms, Proposal, Sample
 from agent.config import AdaptationSettings
 
@@ -136,9 +137,8 @@ def _views(chips: Tensor) -> list[Tensor]:
 
 
 def _apart(one: Norms, other: Norms) -> float:
-    """The greatest distance of two arrays of one name; of factors relative to their size, as ``Learner`` has it."""
+    """The greatest distance of two arrays of one name, relative to their size, as ``Learner`` has it."""
     return max(
-        float(np.sqrt(np.square(value - other[name]).mean()))
-        / (float(np.abs(other[name]).mean()) if name.endswith(".scale") else 1.0)
+        float(np.sqrt(np.square(value - other[name]).mean())) / unit(name, other[name])
         for name, value in one.items()
     )

@@ -53,6 +53,11 @@ def adapter_of_pack(face: Path, settings: AdaptationSettings, seed: int) -> Adap
         EngineError:
     """
     model, bank = means(verify(face.parent), settings)
+    return adapter(model, bank, settings, seed)
+
+
+def adapter(model: onnx.ModelProto, bank: Bank, settings: AdaptationSettings, seed: int) -> Adapts:
+    """The adapter for a network and a bank that was made for it; see ``adapter_of_pack``."""
     if settings.tier == "gradient":
         from agent.adaptation.refined import Refined  # noqa: PLC0415 # torch is an extra
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from calibration.baselines.method import Source
     from calibration.material import Progress
     from calibration.streams.cells import Bench, Cell
+    from calibration.streams.contenders import Make
     from calibration.streams.orders import Order
     from calibration.streams.report import Report
     from calibration.streams.tables import Grid
@@ -61,6 +62,13 @@ def stream(
     methods: Annotated[
         str, typer.Option(help="Which to compare, with commas between; the frozen source always is.")
     ] = "",
+    without: Annotated[
+        str,
+        typer.Option(
+            metavar="CONDITION",
+            help="Leave a condition out of the bank that our own method goes by: what does one do that is unknown?",
+        ),
+    ] = "",
     limit: Annotated[
         int, typer.Option(min=0, help="Faces of a stream, evenly drawn; 0: all that the split has.")
     ] = 600,
@@ -96,14 +104,18 @@ def stream(
     from agent.adaptation.tiers import adapter_of_pack
     from calibration.streams import cells
     from calibration.streams import report as figures
-    from calibration.streams.contenders import choose, contenders, stamp
+    from calibration.streams.contenders import OWN, choose, contenders, stamp
     from calibration.streams.orders import streams
     from calibration.streams.tables import grids
     from engines.pack import verify
 
     cv2.setNumThreads(1)  # its part is small, and a second pool of threads would fight the networks' own
     named = [name.strip() for name in methods.split(",") if name.strip()]
+    if methods and not named:
+        raise StreamError(f"--methods {methods!r} names none; leave it out for all")
     names = choose(named, identity=task == "identity")
+    if without and OWN not in names:
+        raise StreamError(f"--without {without}: it is {OWN} that has a bank; add that to --methods")
     _check_report(report)
     wanted = streams(_orders(task, orders or []), _shifts(shifts or []), severity, seeds)
     settings = configuration.load(config)
@@ -111,13 +123,14 @@ def stream(
     manifest = models.manifest
     run = cells.Run(task, split, limit, manifest.digest, batchwise)
     file = report / _RESULTS if report else None
+    found = _found(file) if file else []
     with bars() as show_done:
         take = partial(_expressions if task == "emotion" else _people, data, split, limit, models, settings)
         source, bench = take(threads, batchwise, show_done)
-        make = partial(adapter_of_pack, models.face)
+        make = _without(without, models, settings) if without else partial(adapter_of_pack, models.face)
+        variant = f"{stamp(models.path)}{f' without {without}' if without else ''}"
         labels = len(manifest.face.labels)
-        chosen = contenders(names, source, labels, settings.adaptation, stamp(models.path), make)
-        found = cells.load(file) if file else []
+        chosen = contenders(names, source, labels, settings.adaptation, variant, make)
         for cell in cells.measure(run, wanted, chosen, bench, tuple(found), show_done):
             found.append(cell)
             if file:
@@ -128,12 +141,27 @@ def stream(
     result = figures.report(run, told)
     tables = grids(result)
     if report:
-        _write(report, result, told, tables)
+        try:
+            _write(report, result, told, tables)
+        except OSError as error:
+            raise StreamError(
+                f"{error.filename or report}: {error.strerror}; the results are kept"
+            ) from error
     if as_json:
         typer.echo(msgspec.json.encode(result))
         return
     for table in tables:
         show(_rich(table))
+
+
+def _without(condition: str, models: "Pack", settings: "Config") -> "Make":
+    """Makes our own method's adapter with a bank that lacks a condition."""
+    from agent.adaptation.tiers import adapter, means
+    from calibration.streams.own import untaught
+
+    model, bank = means(models, settings.adaptation)
+    left = untaught(bank, condition)
+    return lambda wanted, seed: adapter(model, left, wanted, seed)
 
 
 def _orders(task: Task, named: list[str]) -> "list[Order]":
@@ -164,8 +192,23 @@ def _check_report(folder: Path | None) -> None:
         raise StreamError("--report needs matplotlib; install it with `pip install 'cabinsense[evaluate]'`")
     try:
         folder.mkdir(exist_ok=True)
+        with (folder / _RESULTS).open("ab"):
+            pass
     except OSError as error:
-        raise StreamError(f"--report {folder}: {error.strerror}") from error
+        raise StreamError(f"--report {error.filename}: {error.strerror}; name another folder") from error
+
+
+def _found(file: Path) -> "list[Cell]":
+    """The results of earlier runs; says on stderr where there are lines that are none."""
+    from calibration.streams import cells
+
+    found, others = cells.load(file)
+    if others:
+        typer.echo(
+            f"{file}: {others} of its lines are no results of this version, or were cut off; they are passed over",
+            err=True,
+        )
+    return found
 
 
 def _expressions(
@@ -197,6 +240,7 @@ def _people(
     from agent import networks
     from agent.perception.chain import FaceReader
     from calibration.streams.material import people
+    from calibration.streams.report import FAR
     from engines.model import read_model
 
     loaded = networks.load(models, settings)
@@ -204,9 +248,11 @@ def _people(
     found = people(data, split, limit, read_model(models.face), reader, threads, batchwise, show_done)
     loaded.close()
     _, bench = found
-    typer.echo(
-        f"{len(bench.faces.pairs)} pairs; {bench.faces.undetected} more without a face are left out", err=True
-    )
+    pairs, strangers = len(bench.faces.pairs), int((bench.truth == 0).sum())
+    without = f"{bench.faces.undetected} more without a face are left out"
+    typer.echo(f"{pairs} pairs, {strangers} of them of strangers; {without}", err=True)
+    if strangers < 1 / FAR:
+        typer.echo(f"so few pairs of strangers do not show a FAR of {FAR:.0%}; raise --limit", err=True)
     return found
 
 

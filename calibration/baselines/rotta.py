@@ -19,8 +19,9 @@ from calibration.baselines.statistics import Adaptable, Moments
 
 CAPACITY = 32
 """Chips in memory, as many as frames from one update to the next; the paper has 64 of both, and longer streams."""
-FOLLOW = 0.05
-"""How far the statistics of norm layers go towards those of the memory in an update."""
+FOLLOW = 0.2
+"""How far the statistics of norm layers go towards those of the memory in an update. The paper has 0.05, and some
+thousand updates instead of ten; see docs/adaptation.md."""
 TEACHER = 0.001
 """How far the teacher goes towards the student in an update."""
 RATE = 1e-3

@@ -5,7 +5,6 @@ All methods see a stream side by side, block by block: its chips are made once, 
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +20,7 @@ from calibration.material import Progress
 from calibration.metrics import Labels
 from calibration.streams.faces import Expressions, Faces, People, rendered
 from calibration.streams.orders import CLEAN, HALF_HOUR, Stream, plan
+from engines.errors import UserError
 
 Floats = NDArray[np.float64]
 
@@ -153,24 +153,61 @@ class Contender:
     variant: str = ""
 
 
-def load(file: Path) -> list[Cell]:
-    """The cells in a file of results; none where there is no file. A line that was cut off is passed over."""
-    if not file.exists():
-        return []
-    cells = []
-    for line in file.read_bytes().splitlines():
-        with suppress(msgspec.DecodeError):
-            cells.append(msgspec.json.decode(line, type=Cell))
-    return cells
+class ResultsError(UserError):
+    """A file of results cannot be read or written; the message names it and the remedy."""
+
+
+def load(file: Path) -> tuple[list[Cell], int]:
+    """The cells in a file of results, none where there is no file; and how many of its lines are no cell.
+
+    Such lines are passed over: one that was cut off, or that another version has written.
+
+    Raises:
+        ResultsError: the file cannot be read.
+    """
+    try:
+        lines = file.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise ResultsError(f"{file}: {error.strerror}; name another folder") from error
+    cells, others = [], 0
+    for line in filter(None, lines):
+        try:
+            cell = msgspec.json.decode(line, type=Cell)
+        except msgspec.DecodeError:
+            others += 1
+            continue
+        if _is_whole(cell):
+            cells.append(cell)
+        else:
+            others += 1
+    return cells, others
+
+
+def _is_whole(cell: Cell) -> bool:
+    """It has every frame's truth, answer and severity."""
+    frames = len(cell.answers)
+    each = len(cell.truth), len(cell.reference), len(cell.severities)
+    rises = len(cell.rises) in {0, frames}
+    return (
+        each == (frames,) * 3 and rises and 0 < cell.cut <= frames and set(cell.severities) <= set("012345")
+    )
 
 
 def append(file: Path, cell: Cell) -> None:
     """Add a cell to a file of results, in one write: several runs may share one.
 
     A line of its own, also behind one that was cut off.
+
+    Raises:
+        ResultsError: the file cannot be written.
     """
-    with file.open("ab") as results:
-        results.write(b"\n" + msgspec.json.encode(cell) + b"\n")
+    try:
+        with file.open("ab") as results:
+            results.write(b"\n" + msgspec.json.encode(cell) + b"\n")
+    except OSError as error:
+        raise ResultsError(f"{file}: {error.strerror}; what was finished before is in it") from error
 
 
 def key(cell: Cell) -> tuple[Run, Stream, str, str]:

@@ -13,11 +13,18 @@ from calibration.lfw import check_photographs, photographs, read_pairs
 from calibration.material import Progress
 from calibration.streams.cells import ExpressionBench, PeopleBench
 from calibration.streams.faces import Expressions, People, evenly, find_landmarks, some_pairs
+from engines.errors import UserError
 from engines.pack import Manifest
 
 SOURCE_CHIPS = 256
 """Clean faces by which methods know the source: its statistics and what matters in it."""
+FEWEST_PAIRS = 10
+"""Pairs of one person, and pairs of strangers, without which nothing is measured."""
 _FER_SPLITS = {"tune": "validation", "report": "test"}
+
+
+class MaterialError(UserError):
+    """Too little is left to measure anything by; the message says what and the remedy."""
 
 
 def expressions(
@@ -67,6 +74,7 @@ def people(
         show_done: told of photographs.
 
     Raises:
+        MaterialError: there are too few pairs.
         LfwError: the pairs cannot be read, or a photograph is missing.
         ImageError: a photograph cannot be read.
     """
@@ -84,6 +92,11 @@ def people(
         show_done("photographs", index + 1, len(photos))
     face = reader.networks.manifest.face
     faces = People(root, pairs, np.array(face.template, np.float32), face.side, found)
+    least = min(int(faces.genuine.sum()), int((~faces.genuine).sum()))
+    if least < FEWEST_PAIRS:
+        raise MaterialError(
+            f"{least} pairs of one person or of strangers; at least {FEWEST_PAIRS} of each are needed: raise --limit"
+        )
     known = np.stack([faces.enrolled(int(item)) for item in evenly(len(faces.pairs), SOURCE_CHIPS)])
     source = Source(model, known, identity=True, threads=threads, batchwise=batchwise)
     return source, PeopleBench(faces, source, show_done)

@@ -1,14 +1,17 @@
 """The project's own adaptation as a method of the evaluation: the daemon's adapter, driven frame by frame."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.adaptation.bank import SOURCE, Bank
 from agent.adaptation.chip_filter import apply, divide
 from agent.adaptation.types import Adapts, Sample
 from agent.perception.types import Float32
 from agent.perception.vote import softmax
+from calibration.baselines.catalogue import MethodError
 from calibration.baselines.method import Answer, Chips, Network, Source, embeddings
 
 
@@ -61,3 +64,28 @@ class Cabinsense:
 
     def _filtered(self, chip: Chips) -> Chips:
         return chip if self._filter is None else apply(chip, self._filter)
+
+
+def untaught(bank: Bank, condition: str) -> Bank:
+    """The bank without a condition, as if it were one of those that nobody thought of.
+
+    What the classifier says of the others is what it said where it was none of that condition: the quotients of their
+    probabilities stay.
+
+    Raises:
+        MethodError: the bank has no such condition.
+    """
+    taught = bank.conditions[1:]
+    if condition not in taught:
+        raise MethodError(
+            f"no condition {condition!r} in the pack's norm bank; there are {', '.join(taught)}"
+        )
+    number = bank.conditions.index(condition)
+    return replace(
+        bank,
+        conditions=(SOURCE, *(name for name in taught if name != condition)),
+        weight=np.delete(bank.weight, number, axis=1),
+        bias=np.delete(bank.bias, number),
+        rises=np.delete(bank.rises, number),
+        norms={name: norms for name, norms in bank.norms.items() if name != condition},
+    )

@@ -10,6 +10,7 @@ the threshold so raised.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -22,8 +23,11 @@ from calibration.streams.orders import Order, Stream
 FAR = 0.01
 LEAST_LOSS = 0.02
 """A shift that costs less than this has no share of its loss in the mean: it would be a quotient of two chances."""
+FEWEST_LOST = 10
+"""Nor has one that costs fewer faces than so many, all seeds together."""
 
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 
 class Rates(Struct, frozen=True, kw_only=True):
@@ -35,13 +39,16 @@ class Rates(Struct, frozen=True, kw_only=True):
         severity: how badly.
         method: its name.
         seeds: how many.
+        faces: that count of each stream; of people the pairs that show one person.
         frozen: rate of the frozen source.
         adapted: rate of the method.
         clean: rate of the frozen source on the same faces unspoiled.
         gain: adapted less frozen.
+        gain_error: its standard error, which more seeds do not lessen: they show the same faces.
         worst: the least gain of a seed.
         share: of the loss, clean less frozen, what was won back; None where there is too little loss.
         share_std: standard deviation over the seeds.
+        share_error: standard error, as of the gain.
         after: gain over the frozen source on the clean faces behind the stream.
         after_worst: the least of a seed.
         far: of people, at the threshold that was chosen clean.
@@ -57,13 +64,16 @@ class Rates(Struct, frozen=True, kw_only=True):
     severity: int
     method: str
     seeds: int
+    faces: int
     frozen: float
     adapted: float
     clean: float
     gain: float
+    gain_error: float
     worst: float
     share: float | None
     share_std: float | None
+    share_error: float | None
     after: float
     after_worst: float
     far: float | None = None
@@ -80,12 +90,14 @@ class Summary(Struct, frozen=True, kw_only=True):
     Attributes:
         order: of the streams.
         method: its name.
+        faces: as of ``Rates``, where they are fewest.
         shifts: how many have a share.
         share: of the loss won back, mean over those shifts; mean over the seeds.
         share_std: standard deviation of that mean over the seeds.
         pooled: what was won over what was lost, all shifts together.
         worst: the least gain of a shift, mean over its seeds, with the shift.
         worst_shift: which.
+        worst_error: standard error of that gain.
         worst_seed: the least gain of a shift and seed.
         after: mean gain on the clean faces behind the streams.
         after_worst: the least, mean over seeds.
@@ -93,12 +105,14 @@ class Summary(Struct, frozen=True, kw_only=True):
 
     order: Order
     method: str
+    faces: int
     shifts: int
     share: float | None
     share_std: float | None
     pooled: float | None
     worst: float
     worst_shift: str
+    worst_error: float
     worst_seed: float
     after: float
     after_worst: float
@@ -114,9 +128,16 @@ class Report(Struct, frozen=True):
 
 
 class _Score(Struct, frozen=True):
-    """One cell against the frozen one of its stream."""
+    """One cell against the frozen one of its stream.
+
+    Attributes:
+        won: of each face that counts, adapted less frozen: 1, 0 or -1.
+        lost: likewise, clean less frozen.
+    """
 
     cell: Cell
+    won: Floats
+    lost: Floats
     frozen: float
     adapted: float
     clean: float
@@ -184,31 +205,35 @@ def _score(cell: Cell, frozen: Cell) -> _Score:
     # Of the chain of streams what counts is the clean stretch at its end.
     stream, after = slice(None, cell.cut), slice(cell.cut, None)
     counted = after if cell.stream.order == "clean" else stream
-    if cell.run.task != "identity":
-        hits, before, clean = right(cell), right(frozen), right(cell, cell.reference)
-        return _Score(
-            cell=cell,
-            frozen=float(before[counted].mean()),
-            adapted=float(hits[counted].mean()),
-            clean=float(clean[counted].mean()),
-            after=float(hits[after].mean() - before[after].mean()),
-            far=None,
-            rise=None,
-            own_frozen=None,
-            own_adapted=None,
-        )
-    fixed, judged = threshold(cell), _judged(cell)
+    fixed, judged = threshold(cell) if cell.run.task == "identity" else None, _judged(cell)
 
-    def tar(answers: Sequence[float], part: slice) -> float:
-        return at_threshold(*_pairs(cell, answers, part), fixed).tar
+    def hits(answers: Sequence[float], part: slice) -> Floats:
+        """1 for each face that was answered rightly; of people for each pair of one person that was accepted."""
+        if fixed is None:
+            return np.asarray(np.array(answers[part]) == np.array(cell.truth[part]), np.float64)
+        cosines, genuine = _pairs(cell, answers, part)
+        return np.asarray(cosines[genuine] >= fixed, np.float64)
 
-    own = [tar_at_far(*_pairs(cell, each, counted), FAR).tar for each in (frozen.answers, judged)]
-    return _Score(
+    adapted, before, clean = (hits(each, counted) for each in (judged, frozen.answers, cell.reference))
+    behind = hits(judged, after) - hits(frozen.answers, after)
+    found = _Score(
         cell=cell,
-        frozen=tar(frozen.answers, counted),
-        adapted=tar(judged, counted),
-        clean=tar(cell.reference, counted),
-        after=tar(judged, after) - tar(frozen.answers, after),
+        won=adapted - before,
+        lost=clean - before,
+        frozen=float(before.mean()),
+        adapted=float(adapted.mean()),
+        clean=float(clean.mean()),
+        after=float(behind.mean()) if len(behind) else 0.0,
+        far=None,
+        rise=None,
+        own_frozen=None,
+        own_adapted=None,
+    )
+    if fixed is None:
+        return found
+    own = [tar_at_far(*_pairs(cell, each, counted), FAR).tar for each in (frozen.answers, judged)]
+    return msgspec.structs.replace(
+        found,
         far=at_threshold(*_pairs(cell, judged, counted), fixed).far,
         rise=_mean(cell.rises[counted] or [0.0]),
         own_frozen=own[0],
@@ -231,13 +256,16 @@ def _rates(scores: Sequence[_Score]) -> Rates:
         severity=stream.severity,
         method=method,
         seeds=len(scores),
+        faces=min(len(score.won) for score in scores),
         frozen=_mean([score.frozen for score in scores]),
         adapted=_mean([score.adapted for score in scores]),
         clean=_mean([score.clean for score in scores]),
         gain=_mean(gains),
+        gain_error=_error(scores, 0.0),
         worst=min(gains),
         share=_mean(shares) if shares else None,
         share_std=_deviation(shares),
+        share_error=_error(scores, _mean(shares)) / _loss(scores) if shares else None,
         after=_mean([score.after for score in scores]),
         after_worst=min(score.after for score in scores),
         far=_mean_of([score.far for score in scores]),
@@ -265,17 +293,20 @@ def _summaries(groups: Mapping[tuple[Order, str, int, str], Sequence[_Score]]) -
         lost = sum(score.clean - score.frozen for score in every)
         gains = {s[0].cell.stream.shift: _mean([e.adapted - e.frozen for e in s]) for s in shifts}
         worst = min(gains, key=lambda shift: gains[shift])
+        at_worst = next(scores for scores in shifts if scores[0].cell.stream.shift == worst)
         afters = [_mean([score.after for score in scores]) for scores in shifts]
         found.append(
             Summary(
                 order=order,
                 method=method,
+                faces=min(len(score.won) for scores in shifts for score in scores),
                 shifts=len(costly),
                 share=_mean(means) if means else None,
                 share_std=_deviation(means),
                 pooled=sum(score.adapted - score.frozen for score in every) / lost if every else None,
                 worst=gains[worst],
                 worst_shift=worst,
+                worst_error=_error(at_worst, 0.0),
                 worst_seed=min(score.adapted - score.frozen for s in shifts for score in s),
                 after=_mean(afters),
                 after_worst=min(afters),
@@ -286,8 +317,24 @@ def _summaries(groups: Mapping[tuple[Order, str, int, str], Sequence[_Score]]) -
 
 def _won_back(scores: Sequence[_Score]) -> list[float]:
     """What each seed won of the mean loss of one shift; nothing where there is too little of that."""
-    loss = _mean([score.clean - score.frozen for score in scores])
-    return [(score.adapted - score.frozen) / loss for score in scores] if loss >= LEAST_LOSS else []
+    loss, faces = _loss(scores), sum(float(score.lost.sum()) for score in scores)
+    if loss < LEAST_LOSS or faces < FEWEST_LOST:
+        return []
+    return [(score.adapted - score.frozen) / loss for score in scores]
+
+
+def _loss(scores: Sequence[_Score]) -> float:
+    return _mean([score.clean - score.frozen for score in scores])
+
+
+def _error(scores: Sequence[_Score], share: float) -> float:
+    """Standard error of what was won beyond so much of what was lost, mean over the seeds.
+
+    With a share of 0 that of the gain; with the share that was won back, divided by the loss, that of this quotient
+    (Taylor series to the first order, as in Cochran, "Sampling Techniques", 1977, section 6.4).
+    """
+    beyond = [score.won - share * score.lost for score in scores]
+    return _mean([float(np.std(each)) / max(1, len(each) - 1) ** 0.5 for each in beyond])
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -23,8 +23,9 @@ class Grid:
 
 
 def grids(report: Report) -> list[Grid]:
-    """The summary, and for each order what every method won on every shift."""
-    found = [_summary(report)]
+    """The summary, where anything was compared, and for each order what every method won on every shift."""
+    summary = _summary(report)
+    found = [summary] if summary.rows else []
     orders = dict.fromkeys(rate.order for rate in report.rates)
     for order in orders:
         rates = [rate for rate in report.rates if rate.order == order]
@@ -41,7 +42,7 @@ def _summary(report: Report) -> Grid:
             row.method,
             _share(row.share, row.share_std),
             _share(row.pooled),
-            f"{_points(row.worst)} ({row.worst_shift})",
+            f"{_points(row.worst)} ± {100 * row.worst_error:.1f} ({row.worst_shift})",
             _points(row.worst_seed),
             _points(row.after),
             _points(row.after_worst),
@@ -49,9 +50,11 @@ def _summary(report: Report) -> Grid:
         for row in report.summary
         if row.method != FROZEN
     ]
+    faces = min((row.faces for row in report.summary), default=0)
     title = (
-        f"{report.run.task}, {report.run.split}: share of the shifts' loss won back (± over {report.seeds} seeds), and "
-        "points above the frozen source"
+        f"{report.run.task}, {report.run.split}, {report.seeds} {'seed' if report.seeds == 1 else 'seeds'} of {faces} "
+        "faces: share of the shifts' loss won back (± over the seeds), and points above the frozen source (± standard "
+        "error)"
     )
     headings = (
         "order",
@@ -73,13 +76,16 @@ def _by_shift(order: str, rates: Sequence[Rates]) -> Grid:
         here = {rate.method: rate for rate in rates if (rate.shift, rate.severity) == (shift, severity)}
         frozen = here[FROZEN]
         cells = [
-            f"{_per_cent(here[name].adapted)} ({_share(here[name].share)})" if name in here else ""
+            f"{_per_cent(here[name].adapted)} ({_share(here[name].share, here[name].share_error)})"
+            if name in here
+            else ""
             for name in methods
         ]
         rows.append((f"{shift} {severity}", _per_cent(frozen.clean), _per_cent(frozen.frozen), *cells))
-    return Grid(
-        f"{order}: rate in %, and share of the loss won back", ("shift", "clean", FROZEN, *methods), rows
-    )
+    faces = min(rate.faces for rate in rates)
+    what = "looks at one face" if order == "neutral" else "faces"
+    title = f"{order}, {faces} {what}: rate in %, and share of the loss won back (± standard error)"
+    return Grid(title, ("shift", "clean", FROZEN, *methods), rows)
 
 
 def _people(order: str, rates: Sequence[Rates]) -> Grid:

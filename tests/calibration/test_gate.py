@@ -367,7 +367,7 @@ def test_people_of_the_first_folds_calibrate_and_those_of_the_others_judge(pack,
         (["--data", "text"], "not an image that OpenCV can read"),
         (["--data", "nowhere.npz"], "nowhere.npz does not exist"),
         (["--data", "nowhere.npz", "--pairs", "pairs.txt"], "pairs are of photographs"),
-        (["--data", "few", "--pairs", "pairs.txt"], "name LFW's pairs.txt with --pairs"),
+        (["--data", "few", "--pairs", "pairs.txt"], "LFW's list of pairs, pairs.txt, is needed"),
     ],
 )
 def test_data_that_cannot_be_used_are_named_with_what_to_do(calibrate, tmp_path, samples, arguments, told):

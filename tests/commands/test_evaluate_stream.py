@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from calibration.streams import cells
+
 
 @pytest.fixture
 def stream(tmp_path, pack):
@@ -52,6 +54,8 @@ def test_an_interrupted_run_goes_on_and_leaves_tables_and_pictures(stream, faces
     ]
     assert all(0 < rate["frozen"] <= 1 for rate in report["rates"])
     assert "sorted low_light 0" in done.stderr
+    with (folder / "cells.jsonl").open("ab") as results:
+        results.write(b'{"run":')  # a line that was cut off
     kept = (folder / "cells.jsonl").read_bytes()
     assert json.loads((folder / "report.json").read_bytes()) == report
     assert "| sorted | lame |" in (folder / "report.md").read_text("utf-8")
@@ -63,6 +67,7 @@ def test_an_interrupted_run_goes_on_and_leaves_tables_and_pictures(stream, faces
     again = stream(*arguments, *shown)
     assert again.returncode == 0, again.stderr
     assert (folder / "cells.jsonl").read_bytes() == kept  # nothing was left to do
+    assert "1 of its lines are no results" in again.stderr.replace("\n", " ")
     assert "frozen" in again.stdout
     assert "won back" in again.stdout
 
@@ -99,6 +104,30 @@ def test_people_are_measured_by_their_pairs(stream, lfw, tmp_path):
     assert rate["own_frozen"] is not None
 
 
+def test_too_few_pairs_are_told(stream, lfw):
+    done = stream(
+        *("--data", lfw, "--task", "identity", "--seeds", "1", "--limit", "4", "--methods", "frozen"),
+        *("--order", "sorted", "--shift", "low_light"),
+    )
+    assert done.returncode == 1
+    assert "pairs of one person or of strangers; at least 10 of each are needed" in done.stderr.replace(
+        "\n", " "
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_a_report_that_cannot_be_written_at_the_end_keeps_the_results(stream, faces, tmp_path):
+    folder = tmp_path / "report"
+    (folder / "report.md").mkdir(parents=True)
+    done = stream(
+        *("--data", faces, "--split", "tune", "--limit", "20", "--seeds", "1", "--report", folder),
+        *("--order", "sorted", "--shift", "low_light", "--methods", "frozen"),
+    )
+    assert done.returncode == 1
+    assert "report.md: Is a directory; the results are kept" in done.stderr.replace("\n", "")
+    assert len(cells.load(folder / "cells.jsonl")[0]) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -109,11 +138,21 @@ def test_people_are_measured_by_their_pairs(stream, lfw, tmp_path):
         (["--task", "identity", "--methods", "lame"], "no method 'lame' for this task"),
         (["--data", "absent.npz"], "absent.npz does not exist"),
         (["--report", "absent/folder"], "--report absent/folder: No such file"),
+        (["--report", "taken"], "--report taken/cells.jsonl: Is a directory; name another folder"),
+        (["--report", "few.npz"], "--report few.npz: File exists; name another folder"),
+        (["--report", "/proc/1/task"], "--report /proc/1/task/cells.jsonl: "),
+        (["--without", "fog", "--methods", "cabinsense"], "no condition 'fog' in the pack's norm bank"),
+        (["--without", "dark", "--methods", "lame"], "--without dark: it is cabinsense that has a bank"),
+        (["--methods", ","], "--methods ',' names none"),
+        (["--task", "identity", "--data", "taken"], "taken/pairs.txt: No such file or directory; LFW's list"),
+        (["--limit", "3", "--order", "clean", "--methods", "frozen"], "order clean: 3 faces are too few"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(stream, faces, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    (tmp_path / "taken" / "cells.jsonl").mkdir(parents=True)
+    (tmp_path / "few.npz").touch()
     data = [] if "--data" in arguments else ["--data", faces]
     done = stream(*data, "--split", "tune", "--limit", "20", *arguments)
     assert done.returncode == 1

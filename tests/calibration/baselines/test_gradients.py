@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from agent.adaptation.losses import entropy  # noqa: E402
+from agent.adaptation.network import FaceNetwork  # noqa: E402
 from calibration.baselines import eata, rotta, sar  # noqa: E402
 from calibration.baselines.catalogue import BASELINES, Catalogue  # noqa: E402
 from calibration.baselines.method import BLOCK, UPDATE, Source  # noqa: E402
@@ -43,15 +44,14 @@ def test_moments_are_those_of_all_pixels_of_a_channel():
     assert variance.tolist() == [5.0, 3.0]
 
 
-def test_a_layer_on_its_batch_sees_what_it_saw_at_the_source():
+def test_a_layer_goes_by_the_sources_moments_and_on_a_batch_by_its_own():
     layer = Statistics((torch.tensor([1.0]), torch.tensor([4.0])))
     x = 30 + 5 * torch.randn(8, 1, 9, 9, generator=torch.Generator().manual_seed(0))
-    assert layer(x) is not None
-    assert torch.allclose(layer(x), x)  # nothing has been held yet: it is the source's own
+    assert torch.allclose(layer(x), (x - 1) / 2, atol=1e-4)  # nothing has been held yet
     layer.share = 1.0
     y = layer(x)
-    assert y.mean().item() == pytest.approx(1.0, abs=1e-3)
-    assert y.var(correction=0).item() == pytest.approx(4.0, abs=1e-3)
+    assert y.mean().item() == pytest.approx(0.0, abs=1e-3)
+    assert y.var(correction=0).item() == pytest.approx(1.0, abs=1e-3)
     layer.share = None
     assert torch.allclose(layer(x), y)  # answers go by what was held
 
@@ -78,6 +78,16 @@ def test_on_the_sources_own_chips_nothing_changes(source, known):
     with net.on_batch():
         on_batch, _ = net.answer(source.chips)
     assert on_batch == pytest.approx(before, abs=1e-3)
+
+
+def test_layers_are_unfolded_so_that_one_length_of_steps_suits_all(source, known):
+    """Whatever a layer's factor has to make up for, it is that of a BN layer once its input is standardised."""
+    net = Adaptable(source, known)
+    folded = FaceNetwork(source.model, source.outputs).norms["layer1"]
+    found, _ = net.layers["layer1"]
+    mean, variance = known["layer1"]
+    assert torch.allclose(found.scale, folded.scale * torch.sqrt(variance), rtol=1e-3)
+    assert torch.allclose(found.shift, folded.shift + folded.scale * mean, atol=1e-4)
 
 
 def test_only_norm_layers_learn_and_the_one_for_pixels_does_not(source, known):

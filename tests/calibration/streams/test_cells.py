@@ -1,5 +1,7 @@
 """Methods see a stream side by side; what is done is not done again."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -80,14 +82,15 @@ def test_every_method_answers_every_frame_of_every_stream():
 
 def test_what_is_kept_in_a_file_is_not_measured_again(tmp_path):
     file = tmp_path / "cells.jsonl"
-    assert cells.load(file) == []
+    assert cells.load(file) == ([], 0)
     first = measured({"frozen": Contender(lambda _: Reader())})
     for cell in first:
         cells.append(file, cell)
     with file.open("ab") as results:
         results.write(b'{"run":{"task":"emotion"')  # the machine was switched off in the middle of a line
-    done = cells.load(file)
+    done, others = cells.load(file)
     assert done == first
+    assert others == 1
     both = {"frozen": Contender(lambda _: pytest.fail("again")), "new": Contender(lambda _: Reader())}
     assert {cell.method for cell in measured(both, done)} == {"new"}
     changed = {"frozen": Contender(lambda _: Reader(), variant="other settings")}
@@ -100,4 +103,29 @@ def test_a_line_behind_one_that_was_cut_off_is_whole(tmp_path):
     file.write_bytes(b'{"run":{"task"')
     cells.append(file, first)
     cells.append(file, second)
-    assert cells.load(file) == [first, second]
+    assert cells.load(file) == ([first, second], 1)
+
+
+def test_lines_that_are_no_results_are_passed_over_and_counted(tmp_path):
+    file = tmp_path / "cells.jsonl"
+    cell, _ = measured({"frozen": Contender(lambda _: Reader())})
+    cells.append(file, cell)
+    line = json.loads(file.read_bytes())
+    older = {name: value for name, value in line.items() if name != "cut"}
+    short = line | {"truth": line["truth"][:-1]}
+    beyond = line | {"cut": 81}
+    with file.open("a") as results:
+        results.writelines(json.dumps(other) + "\n" for other in (older, short, beyond, [1, 2]))
+    with file.open("ab") as results:
+        results.write(b"\xff\xfe\x00\n")
+    assert cells.load(file) == ([cell], 5)
+
+
+def test_a_file_of_results_that_is_a_folder_is_told(tmp_path):
+    file = tmp_path / "cells.jsonl"
+    file.mkdir()
+    with pytest.raises(cells.ResultsError, match="Is a directory; name another folder"):
+        cells.load(file)
+    cell, _ = measured({"frozen": Contender(lambda _: Reader())})
+    with pytest.raises(cells.ResultsError, match="Is a directory; what was finished before is in it"):
+        cells.append(file, cell)

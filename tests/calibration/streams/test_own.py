@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from agent.adaptation.bank import Bank
 from agent.adaptation.types import Proposal
 from agent.config import AdaptationSettings
 from calibration.baselines.catalogue import BASELINES, MethodError
 from calibration.baselines.method import BLOCK, Frozen, Source
 from calibration.streams.contenders import OWN, contenders, stamp
-from calibration.streams.own import Cabinsense
+from calibration.streams.own import Cabinsense, untaught
 from engines.norms import read_norms
 
 
@@ -91,3 +92,40 @@ def test_what_a_pack_brings_along_tells_results_apart_too(tmp_path):
     assert stamp(tmp_path) == before
     (tmp_path / "bank").write_bytes(b"what was learnt")
     assert stamp(tmp_path) != before
+
+
+def test_a_condition_that_was_not_taught_leaves_the_others_as_probable_to_each_other():
+    rng = np.random.default_rng(0)
+    numbers = {name: rng.normal(size=6).astype(np.float32) for name in ("centre", "bias")}
+    norms = {
+        name: {"norm.one.scale": np.full(3, at, np.float32)}
+        for at, name in enumerate(("dark", "noise", "mask"))
+    }
+    conditions = ("source", *norms)
+    weight = rng.normal(size=(6, 4)).astype(np.float32)
+    bank = Bank(
+        "net",
+        conditions,
+        ("one",),
+        numbers["centre"],
+        np.ones(6, np.float32),
+        weight,
+        numbers["bias"][:4],
+        norms,
+        np.array([0, 0.1, 0.2, 0.3], np.float32),
+    )
+    without = untaught(bank, "noise")
+    assert without.conditions == ("source", "dark", "mask")
+    assert without.norms == {"dark": norms["dark"], "mask": norms["mask"]}
+    assert without.rises == pytest.approx([0, 0.1, 0.3])
+    moments = rng.normal(size=6).astype(np.float32)
+    left = np.exp(bank.log_posterior(moments))[[0, 1, 3]]
+    assert np.exp(without.log_posterior(moments)) == pytest.approx(left / left.sum(), rel=1e-5)
+    mixed = without.mix(np.array([0.5, 0.0, 0.5], np.float32), {"norm.one.scale": np.zeros(3, np.float32)})
+    assert mixed["norm.one.scale"] == pytest.approx([1.0] * 3)
+    assert len(bank.conditions) == 4
+    for name in ("source", "fog"):
+        with pytest.raises(
+            MethodError, match=f"no condition '{name}' in the pack's norm bank; there are dark, noise"
+        ):
+            untaught(bank, name)

@@ -1,5 +1,7 @@
 """The figures, on streams made up by hand."""
 
+import math
+
 import msgspec
 import numpy as np
 import pytest
@@ -39,6 +41,9 @@ def test_the_share_is_what_was_won_of_what_the_shift_cost():
     assert rate.share == pytest.approx(0.25)
     assert rate.share_std is None  # of one seed
     assert rate.after == pytest.approx(-0.05)
+    assert rate.faces == 100
+    # Ten faces of a hundred were won, none was lost again.
+    assert rate.gain_error == pytest.approx(math.sqrt(0.1 * 0.9 / 99))
     assert rate.ms == pytest.approx(1.0)
     assert rate.notes == {"accepted: better": 2}
 
@@ -64,6 +69,29 @@ def test_a_shift_that_costs_next_to_nothing_has_no_share_but_counts_for_the_wors
     summary = next(row for row in found.summary if row.method == "tent")
     assert summary.share is None
     assert summary.worst == pytest.approx(-0.09)
+
+
+def test_a_share_of_few_faces_is_none_and_one_of_more_has_its_standard_error():
+    few = [cell("frozen", 81), cell("tent", 90)]
+    assert report(EMOTION, few).rates[1].share is None
+    # Ten faces were lost, of which every second was won: of each r = won - 0.5 lost is 0.5 or -0.5, else 0.
+    (rate,) = (r for r in report(EMOTION, [cell("frozen", 80), cell("tent", 85)]).rates if r.method == "tent")
+    assert rate.share == pytest.approx(0.5)
+    assert rate.share_error == pytest.approx(math.sqrt(0.25 * 10 / 100 / 99) / 0.1)
+    # Who wins back exactly what was lost leaves nothing to chance in the quotient.
+    (rate,) = (r for r in report(EMOTION, [cell("frozen", 80), cell("tent", 90)]).rates if r.method == "tent")
+    assert rate.share_error == pytest.approx(0.0)
+
+
+def test_more_seeds_show_the_same_faces_and_do_not_lessen_the_error():
+    streams = [Stream("jpeg", 3, "sorted", seed) for seed in range(3)]
+    found = [cell(m, h, stream=s) for s in streams for m, h in (("frozen", 50), ("tent", 60))]
+    one, three = (
+        next(row for row in report(EMOTION, cells).summary if row.method == "tent")
+        for cells in (found[:2], found)
+    )
+    assert three.worst_error == pytest.approx(one.worst_error)
+    assert three.faces == 100
 
 
 def test_of_the_chain_of_streams_the_clean_faces_at_its_end_count():
@@ -134,8 +162,12 @@ def test_who_raises_the_threshold_is_judged_by_the_raised_one():
 def test_tables_say_it_in_markdown():
     found = report(EMOTION, [cell("frozen", 50), cell("tent", 60)])
     summary, by_shift = grids(found)
-    assert "| sorted | tent | 25 % | 25 % | +10.00 (jpeg) | +10.00 | +0.00 | +0.00 |" in summary.markdown()
-    assert "| jpeg 3 | 90.00 | 50.00 | 60.00 (25 %) |" in by_shift.markdown()
+    row = "| sorted | tent | 25 % | 25 % | +10.00 ± 3.0 (jpeg) | +10.00 | +0.00 | +0.00 |"
+    assert row in summary.markdown()
+    assert "emotion, report, 1 seed of 100 faces" in summary.title
+    assert "| jpeg 3 | 90.00 | 50.00 | 60.00 (25 % ± 7) |" in by_shift.markdown()
+    assert "sorted, 100 faces" in by_shift.title
+    assert len(grids(report(EMOTION, [cell("frozen", 50)]))) == 1  # there is nothing to sum up
     assert len(grids(report(IDENTITY, [people("frozen", None), people("bn", None)]))) == 3
 
 
