@@ -191,9 +191,13 @@ def _cost(
     *,
     recipe: Recipe,
 ) -> Tensor:
-    answers = _answers(network, chips, recipe)
-    taught = (torch.from_numpy(e[chosen]) for e in (teacher.embeddings, teacher.logits, teacher.labels))
-    return loss(answers, *taught, recipe)
+    return loss(
+        _answers(network, chips, recipe),
+        torch.from_numpy(teacher.embeddings[chosen]),
+        torch.from_numpy(teacher.logits[chosen]),
+        torch.from_numpy(teacher.labels[chosen]),
+        recipe,
+    )
 
 
 def _people_cost(
@@ -205,9 +209,14 @@ def _people_cost(
     recipe: Recipe,
     rng: np.random.Generator,
 ) -> Tensor:
-    found = _answers(network, chips, recipe)["embedding"]
-    others = (torch.from_numpy(each) for each in teacher.others(chosen, recipe.others, rng))
-    return people_loss(found, torch.from_numpy(teacher.embeddings[chosen]), *others, recipe)
+    others, strangers = teacher.others(chosen, recipe.others, rng)
+    return people_loss(
+        _answers(network, chips, recipe)["embedding"],
+        torch.from_numpy(teacher.embeddings[chosen]),
+        torch.from_numpy(others),
+        torch.from_numpy(strangers),
+        recipe,
+    )
 
 
 def _answers(network: FilteredNetwork, chips: NDArray[np.uint8], recipe: Recipe) -> dict[str, Tensor]:
