@@ -107,7 +107,7 @@ def test_quantised_weights_are_whole_numbers_of_eight_bits(network):
     assert len(bits) == sum(isinstance(layer, nn.Conv2d) for layer in made.modules())
     for layer in made.modules():
         if isinstance(layer, nn.Conv2d):
-            grid = 2.0 ** quantise.bits_for(float(layer.weight.abs().max()))
+            grid = 2.0 ** quantise.bits_for(float(layer.weight.detach().abs().max()))
             steps = layer.weight * grid
             assert torch.equal(steps, steps.round())
             assert steps.abs().max() <= 128
