@@ -61,7 +61,9 @@ class KeptNorm(nn.BatchNorm2d):
             self.weight.copy_(scale)
             self.bias.copy_(shift)
             if self.running_var is not None:
-                self.running_var.fill_(1 - self.eps)  # so that an export, which divides by its root, divides by 1
+                self.running_var.fill_(
+                    1 - self.eps
+                )  # so that an export, which divides by its root, divides by 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [n, channels, h, w] to the same shape."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
@@ -47,7 +46,9 @@ class Trunk(nn.Module):
         self._steps: list[tuple[str, tuple[str, ...], str]] = []
         self._pixels, nodes = _behind_pixels(graph)
         self._result = graph.output[0].name
-        factors: dict[str, tuple[str, str]] = {}  # product of a norm layer: what the layer read, and its factor
+        factors: dict[
+            str, tuple[str, str]
+        ] = {}  # product of a norm layer: what the layer read, and its factor
         for node in nodes:
             (result,) = node.output
             reads = tuple(name for name in node.input if name not in constants)
@@ -57,7 +58,9 @@ class Trunk(nn.Module):
                 continue
             if fixed and is_norm(fixed[0]) and node.op_type == "Add":
                 source, factor = factors[reads[0]]
-                layer: nn.Module = KeptNorm(*(_tensor(constants[name]).reshape(-1) for name in (factor, fixed[0])))
+                layer: nn.Module = KeptNorm(
+                    *(_tensor(constants[name]).reshape(-1) for name in (factor, fixed[0]))
+                )
                 reads = (source,)
             else:
                 attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
@@ -68,7 +71,9 @@ class Trunk(nn.Module):
                     )
                 layer = build([constants[name] for name in fixed], attributes)
             if reads == (self._pixels,):
-                layer = _reading_rgb(layer, *(_tensor(constants[f"{_PIXELS}{kind}"]) for kind in ("scale", "shift")))
+                layer = _reading_rgb(
+                    layer, *(_tensor(constants[f"{_PIXELS}{kind}"]) for kind in ("scale", "shift"))
+                )
             name = result.replace(".", "_")
             self.layers[name] = layer
             self._steps.append((name, reads, result))
@@ -145,7 +150,9 @@ def _behind_pixels(graph: onnx.GraphProto) -> tuple[str, list[onnx.NodeProto]]:
 def _reading_rgb(layer: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
     """The first convolution for RGB in -1..1, where it has read BGR in 0..255, times ``scale``, plus ``shift``."""
     if not isinstance(layer, nn.Conv2d) or any(layer.padding):
-        raise BackboneError("the pixels are not read by a convolution without padding: this cannot be learnt further")
+        raise BackboneError(
+            "the pixels are not read by a convolution without padding: this cannot be learnt further"
+        )
     scale, shift = (each.reshape(1, -1, 1, 1) for each in (scale, shift))
     with torch.no_grad():
         # (pixel · scale + shift) with pixel = (image + 1) · 127.5
