@@ -59,7 +59,7 @@ class Standardiser(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Standardise float [n, d] or [n, d, h, w]: fitted data get deviation 1 in every channel, and mean 0 if centred."""
+        """Standardise float [n, d] or [n, d, h, w]: fitted data get deviation 1 in all channels, mean 0 if centred."""
         rows = features.movedim(1, -1)
         return ((rows - self.mean) @ self.rotation.T / self.scale).movedim(-1, 1)
 

@@ -148,8 +148,12 @@ class DistillJob(FaceJob):
         # The feed of the parent reads the faces that everybody sees; the pairs judge with those of the student's side.
         super().__init__(settings, world, numbered, digests)
         self.people = replace(judged, training=numbered.training)
-        self.elsewhere |= {"cache", "fer2013"}
-        self.identity = {**self.identity, "features": "kept" if settings.cache else "new in each step"}
+        self.elsewhere |= {"cache", "fer2013", "teachers"}
+        self.identity = {
+            **self.identity,
+            "features": "kept" if settings.cache else "new in each step",
+            "teachers": [_what_counts(each) for each in settings.teachers],
+        }
         self.teachers, self._advance = teachers, advance
         self._classes = torch.from_numpy(classes)
         self._shapes = self._probe()
@@ -283,9 +287,9 @@ class DistillJob(FaceJob):
             _answers(teacher, self.settings.layers),
             faces,
             digest,
+            teacher.grid,
             {
                 "side": self._side,
-                "grid": teacher.grid,
                 "mean": teacher.mean,
                 "deviation": teacher.deviation,
                 "tensors": msgspec.to_builtins(teacher.tensors),
@@ -448,6 +452,12 @@ def _answers(teacher: TeacherSettings, layers: Sequence[LayerPair]) -> tuple[str
     """All that is wanted of a teacher."""
     inner = (pair.answer for pair in layers if pair.teacher == teacher.name)
     return (*teacher.answers, *dict.fromkeys(inner))
+
+
+def _what_counts(teacher: TeacherSettings) -> dict[str, object]:
+    """A teacher's settings without the places of its files: what is in them is in its digest."""
+    known: dict[str, object] = msgspec.to_builtins(teacher)
+    return {name: value for name, value in known.items() if name not in {"source", "weights", "arguments"}}
 
 
 def _spread(count: int, wanted: int) -> NDArray[np.int64]:

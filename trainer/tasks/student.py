@@ -190,11 +190,11 @@ class Student(FaceModule):
                 and the teachers' answers, see ``key``.
             progress: share of the run that is done.
         """
-        self._seen.clear()
         with self._precision.autocast():
             features = self.backbone(pixels(batch["pictures"]))
             adapted = self._adapted(features.map, features.summary)
             logits = self.expression(features.map).float()
+        self._seen.clear()  # what is kept of a step would be copied with the module
         summary = features.summary.float()
         found: dict[str, Tensor] = {}
         weighted: list[Tensor] = []

@@ -88,6 +88,7 @@ def keep(
     names: Sequence[str],
     faces: Source,
     digest: str,
+    grid: int,
     settings: Mapping[str, object],
     root: Path,
     what: str,
@@ -102,7 +103,8 @@ def keep(
         names: what is asked.
         faces: pictures.
         digest: of them.
-        settings: whatever else the answers depend on; ``grid`` among it.
+        grid: most cells on a side of maps.
+        settings: whatever else the answers depend on.
         root: folder for the folders of answers.
         what: this teacher and these faces are called.
         limit: faces that may be damaged; the row of a damaged one holds its neighbour's answers and is never read.
@@ -113,7 +115,7 @@ def keep(
         TeacherError: the folder cannot be written, or what is there is not whole.
     """
     count = len(faces.labels)
-    decisive = (_FORMAT, digest, count, teacher.sha256, teacher.side, sorted(names), dict(settings))
+    decisive = (_FORMAT, digest, count, teacher.sha256, teacher.side, sorted(names), grid, dict(settings))
     key = hashlib.sha256(msgspec.json.encode(decisive)).hexdigest()[:24]
     folder = root / f"{what}-{key}"
     if folder.is_dir():
@@ -123,7 +125,7 @@ def keep(
     try:
         root.mkdir(parents=True, exist_ok=True)
         partial.mkdir(mode=0o700)
-        _write(teacher, faces, int(str(settings["grid"])), partial, what, limit, workers, advance)
+        _write(teacher, faces, grid, partial, what, limit, workers, advance)
         partial.rename(folder)
     except OSError as error:
         if not folder.is_dir():  # another process may have been quicker: then its answers are as good

@@ -42,12 +42,10 @@ class Teacher:
         return {SUMMARY: seen[:, :, 0].flatten(1), MAP: seen, LOGITS: seen[:, 0, :7, 0]}
 
 
-def kept(faces, root, teacher=None, digest="faces", **more):
-    teacher = teacher or Teacher()
-    settings = {"grid": 4, **more}
-    return keep(
-        teacher, (SUMMARY, MAP, LOGITS), Source(faces), digest, settings, root, "t", 0, 0, lambda *_: None
-    )
+def kept(faces, root, teacher=None, digest="faces", grid=4, **more):
+    teacher, source = teacher or Teacher(), Source(faces)
+    names = (SUMMARY, MAP, LOGITS)
+    return keep(teacher, names, source, digest, grid, more, root, "t", 0, 0, lambda *_: None)
 
 
 def test_it_is_what_the_teacher_says_of_faces_and_of_their_mirror_images(faces, tmp_path):
