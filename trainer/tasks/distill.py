@@ -5,7 +5,7 @@ standardised (PHI-S); precomputed features of both flips, a copied last layer an
 after the recipe that distils ResNet100 into ResNet50. The student has both heads of a pack: embedding and expression.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,31 +20,29 @@ from torch import Tensor, nn
 
 from calibration.fer2013 import LABELS
 from calibration.plots import confusion
-from trainer.backbones import Backbone, norms
 from trainer.backbones.count import parameters
 from trainer.common.distributed import World, wait
 from trainer.common.feed import Feed, share_of
 from trainer.common.job import Advance, Batch, Say, Task
-from trainer.common.settings import ConfigError, Count, NotNegative, Positive, Whole
-from trainer.data.augment import Augmentation, augment, generator
+from trainer.common.settings import Count, NotNegative, Positive, Whole
+from trainer.data.augment import Augmentation, augment
 from trainer.data.fer import FerPictures
 from trainer.data.reading import Pictures, load
 from trainer.data.samplers import Shuffled
-from trainer.losses.distil import copy_layer
-from trainer.losses.standardise import Moments, Standardiser, fit, merged, moments
+from trainer.losses.standardise import Moments
 from trainer.metrics import Metrics
 from trainer.tasks import expressions, face_job, people
+from trainer.tasks.beginning import copy_last, freeze, start_at
 from trainer.tasks.face_job import FaceJob, FaceSettings
 from trainer.tasks.identity_head import HeadSettings, IdentityHead
 from trainer.tasks.people import Part, People, PeopleSettings
-from trainer.tasks.student import LayerPair, Student, Weights, key
-from trainer.teachers.interface import LOGITS, SUMMARY, Teacher, TeacherSettings
-from trainer.teachers.kept import Kept, ask, at_side, keep
-from trainer.teachers.modules import backbone_of
-from trainer.teachers.sources import BACKBONE, open_teacher
+from trainer.tasks.student import Student, Weights
+from trainer.teachers.interface import LOGITS, SUMMARY, LayerPair, TeacherSettings
+from trainer.teachers.kept import at_side
+from trainer.teachers.panel import KeptPanel, Panel, answers_of, fitted, key, taken_in
+from trainer.teachers.sources import open_teacher
 
 PACK = "~/.local/share/cabinsense/packs/default"
-_PROBED = 2  # pictures on which a teacher shows the shapes of its answers
 _FIT_BATCH = 32
 
 
@@ -54,7 +52,7 @@ class DistillSettings(FaceSettings, frozen=True, forbid_unknown_fields=True, kw_
     Attributes:
         dim: length of the student's embedding.
         teachers: whom it learns from, ``[[teachers]]``; see ``trainer/teachers/interface.py``.
-        layers: inner layers to reconstruct, ``[[layers]]``; see ``trainer/tasks/student.py``.
+        layers: inner layers to reconstruct, ``[[layers]]``; see there, too.
         copied: name of a teacher ``backbone:`` whose last layer is the student's at the start: both are of one backbone
             and end in the same shape. The student then learns the teacher's own values: ``adaptor = "direct"``,
             ``standardise = false``.
@@ -113,7 +111,7 @@ class DistillJob(FaceJob):
         world: World,
         seen: People,
         judged: People,
-        teachers: Mapping[str, Teacher],
+        panel: Panel,
         advance: Advance,
     ) -> None:
         """Build the student.
@@ -123,28 +121,25 @@ class DistillJob(FaceJob):
             world: this process.
             seen: faces of the largest side that anybody sees.
             judged: the same ones, of the student's side.
-            teachers: by name.
-            advance: told of the teachers' progress.
+            panel: the teachers.
+            advance: told of their progress.
 
         Raises:
             ConfigError: the settings contradict each other.
             UserError: what a part of them cannot do.
         """
-        self._side = seen.training.read(0).shape[0]
-        classes = seen.training.labels
+        self.panel, self._advance = panel, advance
         numbered = people.numbered(seen)
-        digests: dict[str, str] = {
-            f"teacher_{name}_sha256": teacher.sha256 for name, teacher in teachers.items()
-        }
-        self._faces_digest, self._fer_digest = seen.digest, ""
+        digests = panel.digests()
         self._fer: Part | None = None
         self._known: NDArray[np.int64] = np.empty(0, np.int64)
         if settings.fer_batch:
-            fer = FerPictures(Path(settings.fer2013).expanduser(), "train", self._side)
+            fer = FerPictures(Path(settings.fer2013).expanduser(), "train", panel.side)
             chosen = _spread(len(fer.labels), settings.fer_faces)
             self._fer = Part(fer, chosen, np.arange(len(chosen), dtype=np.int64))
             self._known = fer.labels[chosen]
-            self._fer_digest = digests["fer2013_sha256"] = fer.digest()
+            digests["fer2013_sha256"] = fer.digest()
+        self._digests = seen.digest, digests.get("fer2013_sha256", "")
         # The feed of the parent reads the faces that everybody sees; the pairs judge with those of the student's side.
         super().__init__(settings, world, numbered, digests)
         self.people = replace(judged, training=numbered.training)
@@ -152,25 +147,23 @@ class DistillJob(FaceJob):
         self.identity = {
             **self.identity,
             "features": "kept" if settings.cache else "new in each step",
-            "teachers": [_what_counts(each) for each in settings.teachers],
+            "teachers": panel.what_counts(),
         }
-        self.teachers, self._advance = teachers, advance
-        self._classes = torch.from_numpy(classes)
-        self._shapes = self._probe()
+        self._classes = torch.from_numpy(seen.training.labels)
         head = None
         if settings.identity_weight:
             head = IdentityHead(settings.head, seen.classes, settings.dim, settings.seed, world)
         if settings.copied:
-            self._copy_last()
+            copy_last(self.backbone, settings.copied, settings.teachers)
         weights = Weights(
             settings.identity_weight,
             settings.label_weight if settings.fer_batch else 0.0,
             settings.temperature,
         )
         student = Student(
-            self.backbone, settings.teachers, settings.layers, self._shapes, head, weights, self.precision
+            self.backbone, settings.teachers, settings.layers, panel.shapes, head, weights, self.precision
         )
-        _freeze(student, settings.frozen)
+        freeze(student, settings.frozen)
         self.train_module(student)
         self.sharded = head.sharded if head is not None else []
         self._fer_feed: Feed | None = None
@@ -180,25 +173,13 @@ class DistillJob(FaceJob):
 
     def facts(self) -> list[tuple[str, str]]:
         """The faces, the student and its teachers."""
-        answers = {
-            each.name: ", ".join(
-                f"{answer} {list(shape)}"
-                for name, shape in self._shapes.items()
-                for teacher, _, answer in [name.partition("/")]
-                if teacher == each.name
-            )
-            for each in self.settings.teachers
-        }
         extra = [("faces with expressions", f"{len(self._known):,}")] if self._fer is not None else []
         size = parameters(self.module.backbone) + parameters(self.module.expression)
         return [
             *super().facts(),
             *extra,
             ("the student", f"{size:,} parameters, embedding and expressions"),
-            *(
-                (f"teacher {each.name}", f"{each.source}: {answers[each.name]}")
-                for each in self.settings.teachers
-            ),
+            *self.panel.facts(),
             ("the teachers' features", self.settings.cache or "made anew in each step"),
         ]
 
@@ -208,7 +189,7 @@ class DistillJob(FaceJob):
         pictures = torch.cat([images, fer_images])
         noise = {
             name: torch.randn(len(pictures), *shape, device=self.world.device)
-            for name, shape in self._shapes.items()
+            for name, shape in self.panel.shapes.items()
         }
         return self._batch(at_side(pictures, self.settings.side), items, fer_items, noise)
 
@@ -229,9 +210,7 @@ class DistillJob(FaceJob):
             others = augment(pictures[len(images) :], still, draw, share)
             pictures = torch.cat([faces, others])
             answers = (
-                self._kept_answers(items, fer_items, mirrored)
-                if settings.cache
-                else self._fresh_answers(pictures)
+                self._kept_answers(items, fer_items, mirrored) if settings.cache else self.panel.ask(pictures)
             )
             yield self._batch(at_side(pictures, settings.side), items, fer_items, answers)
 
@@ -268,56 +247,31 @@ class DistillJob(FaceJob):
         return super().expression_head(module, advance, say)
 
     @cached_property
-    def kept(self) -> dict[str, tuple[Kept, Kept | None]]:
-        """Each teacher's answers for the faces of people and for those with expressions."""
+    def kept(self) -> tuple[KeptPanel, KeptPanel | None]:
+        """The teachers' answers for the faces of people, and for those with expressions."""
         if not self.world.first:
             wait(self.world)  # until the first has written them
-        found = {}
-        for each in self.settings.teachers:
-            faces = self._keep(each, "faces", self.people.training, self._faces_digest)
-            fer = self._keep(each, "fer2013", self._fer, self._fer_digest) if self._fer is not None else None
-            found[each.name] = faces, fer
+        faces = self._keep(self.people.training, "faces", self._digests[0])
+        fer = self._keep(self._fer, "fer2013", self._digests[1]) if self._fer is not None else None
         if self.world.first:
             wait(self.world)
-        return found
+        return faces, fer
 
-    def _keep(self, teacher: TeacherSettings, what: str, faces: Part, digest: str) -> Kept:
-        return keep(
-            self.teachers[teacher.name],
-            _answers(teacher, self.settings.layers),
-            faces,
-            digest,
-            teacher.grid,
-            {
-                "side": self._side,
-                "mean": teacher.mean,
-                "deviation": teacher.deviation,
-                "tensors": msgspec.to_builtins(teacher.tensors),
-            },
-            Path(self.settings.cache).expanduser(),
-            f"{teacher.name}-{what}",
-            self.settings.people.damaged,
-            self.settings.workers,
-            self._advance,
+    def _keep(self, faces: Part, what: str, digest: str) -> KeptPanel:
+        settings = self.settings
+        root = Path(settings.cache).expanduser()
+        return self.panel.keep(
+            faces, what, digest, root, settings.people.damaged, settings.workers, self._advance
         )
 
     def _kept_answers(self, items: Tensor, fer_items: Tensor, mirrored: Tensor) -> dict[str, Tensor]:
-        found = {}
+        faces, fer = self.kept
         count = len(items)
-        for name, (faces, fer) in self.kept.items():
-            answers = faces(items.cpu(), mirrored[:count])
-            others = fer(fer_items.cpu(), mirrored[count:]) if fer is not None else {}
-            for answer, value in answers.items():
-                whole = torch.cat([value, others[answer]]) if others else value
-                found[key(name, answer)] = whole.to(self.world.device)
-        return found
-
-    def _fresh_answers(self, pictures: Tensor) -> dict[str, Tensor]:
-        return {
-            key(each.name, answer): value
-            for each in self.settings.teachers
-            for answer, value in ask(self.teachers[each.name], pictures, each.grid).items()
-        }
+        answers = faces(items.cpu(), mirrored[:count])
+        if fer is not None:
+            others = fer(fer_items.cpu(), mirrored[count:])
+            answers = {name: torch.cat([value, others[name]]) for name, value in answers.items()}
+        return {name: value.to(self.world.device) for name, value in answers.items()}
 
     def _pictures(self, interval: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, torch.Generator]]:
         """Faces and their numbers, faces with expressions and theirs, and where random variants come from."""
@@ -341,87 +295,46 @@ class DistillJob(FaceJob):
             **answers,
         }
 
-    def _probe(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each teacher's answers for one face."""
-        noise = torch.randint(
-            0, 256, (_PROBED, 3, self._side, self._side), generator=generator(0), dtype=torch.uint8
-        )
-        names = {each.name for each in self.settings.teachers}
-        if len(names) < len(self.settings.teachers):
-            raise ConfigError("two teachers have one name; give each its own")
-        for pair in self.settings.layers:
-            if pair.teacher not in names:
-                raise ConfigError(
-                    f"layers: there is no teacher {pair.teacher!r}; there are {', '.join(sorted(names))}"
-                )
-        return {
-            key(each.name, answer): tuple(value.shape[1:])
-            for each in self.settings.teachers
-            for answer, value in ask(self.teachers[each.name], noise, each.grid).items()
-        }
-
-    def _copy_last(self) -> None:
-        """Begin with a teacher's last layer."""
-        settings = self.settings
-        teacher = next((each for each in settings.teachers if each.name == settings.copied), None)
-        if teacher is None or not teacher.source.startswith(BACKBONE):
-            raise ConfigError(
-                f"copied = {settings.copied!r}; name a teacher whose source begins with {BACKBONE}"
-            )
-        if teacher.adaptor != "direct" or teacher.standardise:
-            raise ConfigError(
-                f"the last layer of {teacher.name} makes its own values: set its adaptor to direct, and standardise "
-                "to false"
-            )
-        theirs = backbone_of(teacher.name, teacher.source.removeprefix(BACKBONE))
-        try:
-            copy_layer(self.backbone.get_submodule("head"), theirs.get_submodule("head"))
-        except (AttributeError, ValueError) as error:
-            raise ConfigError(
-                f"copied = {teacher.name!r}: {error}; choose the student's width and dim so"
-            ) from error
-
     def _fit(self) -> None:
         """Standardise the teachers, once in a run: a checkpoint holds how."""
-        if self.module.fitted:
+        student = self.module
+        if student.fitted:
             return
-        settings = self.settings
-        training = self.people.training
-        chosen = _spread(len(training.labels), settings.fit_faces)
-        batches = [chosen[start : start + _FIT_BATCH].tolist() for start in range(0, len(chosen), _FIT_BATCH)]
         found: dict[str, Moments] = {}
+        for answers in self._sample():
+            found = taken_in(found, answers)
+        for teacher in self.panel.settings:
+            for answer in answers_of(teacher, self.panel.layers):
+                standard = student.standard(teacher, answer)
+                if standard is None:
+                    continue
+                known = found[key(teacher.name, answer)]
+                standard.load_state_dict(fitted(teacher, answer, known, len(standard.rotation)).state_dict())
+                if answer == SUMMARY and teacher.adaptor == "direct":
+                    start_at(student.backbone, standard(known.mean.float().to(self.world.device)[None])[0])
+        student.fitted.fill_(1)
+
+    def _sample(self) -> Iterator[dict[str, Tensor]]:
+        """The teachers' answers for some of the faces, and for their mirror images where those are kept."""
+        settings, faces = self.settings, self.people.training
+        chosen = _spread(len(faces.labels), settings.fit_faces)
+        batches = [chosen[start : start + _FIT_BATCH].tolist() for start in range(0, len(chosen), _FIT_BATCH)]
         if settings.cache:
             for rows in batches:
-                items = torch.tensor(rows)
                 for mirrored in (False, True):
-                    flips = torch.full((len(rows),), mirrored)
-                    for name in self.kept:
-                        for answer, value in self.kept[name][0](items, flips).items():
-                            _take_in(found, key(name, answer), value)
-        else:
-            for images, _ in load(Pictures(training, settings.people.damaged), batches, settings.workers):
-                for name, value in self._fresh_answers(images).items():
-                    _take_in(found, name, value)
-                self._advance("teachers, to standardise them", len(images), len(chosen))
-        for teacher in settings.teachers:
-            for answer in _answers(teacher, settings.layers):
-                standard = self.module.standard(teacher, answer)
-                if standard is not None:
-                    known = found[key(teacher.name, answer)]
-                    standard.load_state_dict(
-                        _fitted(teacher, answer, known, len(standard.rotation)).state_dict()
-                    )
-                    if answer == SUMMARY and teacher.adaptor == "direct":
-                        start_at(
-                            self.module.backbone, standard(known.mean.float().to(self.world.device)[None])[0]
-                        )
-        self.module.fitted.fill_(1)
+                    yield self.kept[0](torch.tensor(rows), torch.full((len(rows),), mirrored))
+            return
+        for images, _ in load(Pictures(faces, settings.people.damaged), batches, settings.workers):
+            yield self.panel.ask(images)
+            self._advance("teachers, to standardise them", len(images), len(chosen))
 
 
 def build(settings: DistillSettings, world: World, advance: Advance) -> DistillJob:
     """The job; where a teacher's pictures are larger than the student's, faces are cut twice."""
     teachers = {
-        each.name: open_teacher(each, _answers(each, settings.layers), max(1, settings.threads), world.device)
+        each.name: open_teacher(
+            each, answers_of(each, settings.layers), max(1, settings.threads), world.device
+        )
         for each in settings.teachers
     }
     largest = max(settings.side, *(teacher.side for teacher in teachers.values()))
@@ -431,7 +344,8 @@ def build(settings: DistillSettings, world: World, advance: Advance) -> DistillJ
         if largest == settings.side
         else people.find(settings.people, settings.side, settings.workers, world, advance)
     )
-    return DistillJob(settings, world, seen, judged, teachers, advance)
+    panel = Panel(settings.teachers, settings.layers, teachers, largest)
+    return DistillJob(settings, world, seen, judged, panel, advance)
 
 
 def finish(
@@ -448,50 +362,9 @@ def finish(
 TASK = Task(DistillSettings, build, finish)
 
 
-def _answers(teacher: TeacherSettings, layers: Sequence[LayerPair]) -> tuple[str, ...]:
-    """All that is wanted of a teacher."""
-    inner = (pair.answer for pair in layers if pair.teacher == teacher.name)
-    return (*teacher.answers, *dict.fromkeys(inner))
-
-
-def _what_counts(teacher: TeacherSettings) -> dict[str, object]:
-    """A teacher's settings without the places of its files: what is in them is in its digest."""
-    known: dict[str, object] = msgspec.to_builtins(teacher)
-    return {name: value for name, value in known.items() if name not in {"source", "weights", "arguments"}}
-
-
 def _spread(count: int, wanted: int) -> NDArray[np.int64]:
     """Numbers of at most ``wanted`` things of ``count``, spread over them; 0 wants all."""
     return np.linspace(0, count - 1, min(wanted or count, count)).astype(np.int64)
-
-
-def _fitted(teacher: TeacherSettings, answer: str, known: Moments, kept: int) -> Standardiser:
-    """How an answer is standardised; ``kept`` is all of its length, or fewer axes."""
-    centred = teacher.centred or answer != SUMMARY
-    try:
-        return fit(known, kept if kept < len(known.mean) else 0, centred=centred)
-    except ValueError as error:
-        raise ConfigError(
-            f"teacher {teacher.name}, {answer}: {error}; or set its standardise to false"
-        ) from error
-
-
-def start_at(backbone: Backbone, mean: Tensor) -> None:
-    """Let a backbone's summaries begin about ``mean`` [width]: the norm that ends its head adds it.
-
-    To come there step by step from 0 takes most of a short run, where the mean is much longer than what lies about it.
-    """
-    last = list(norms(backbone.get_submodule("head")).values())[-1]
-    if isinstance(last, nn.BatchNorm2d) and last.bias.shape == mean.shape:
-        with torch.no_grad():
-            last.bias.copy_(mean)
-
-
-def _take_in(found: dict[str, Moments], name: str, value: Tensor) -> None:
-    """Add a batch of answers to the moments; logits are never standardised."""
-    if not name.endswith(f"/{LOGITS}"):
-        new = moments(value.cpu())
-        found[name] = merged(found[name], new) if name in found else new
 
 
 def _coins(faces: int, others: int, chance: float, draw: torch.Generator, ranks: int, rank: int) -> Tensor:
@@ -501,18 +374,3 @@ def _coins(faces: int, others: int, chance: float, draw: torch.Generator, ranks:
         for count in (faces, others)
     ]
     return torch.cat(parts)
-
-
-def _freeze(student: Student, starts: Sequence[str]) -> None:
-    """Leave parts of the student as they are.
-
-    Raises:
-        ConfigError: there is no such part.
-    """
-    for start in starts:
-        chosen = [parameter for name, parameter in student.named_parameters() if name.startswith(start)]
-        if not chosen:
-            parts = ", ".join(f"backbone.{name}" for name, _ in student.backbone.named_children())
-            raise ConfigError(f"frozen: nothing in the student is called {start}…; there are {parts}")
-        for parameter in chosen:
-            parameter.requires_grad_(False)

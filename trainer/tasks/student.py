@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,7 +12,7 @@ from trainer.backbones import Backbone
 from trainer.backbones.heads import ExpressionHead
 from trainer.common.job import Batch
 from trainer.common.precision import Precision
-from trainer.common.settings import ConfigError, Positive
+from trainer.common.settings import ConfigError
 from trainer.common.stepped import pixels
 from trainer.losses import distil
 from trainer.losses.distil import Adaptor
@@ -22,30 +21,10 @@ from trainer.losses.relational import rkd_angle, rkd_distance
 from trainer.losses.standardise import Standardiser
 from trainer.tasks.face_job import FaceModule
 from trainer.tasks.identity_head import IdentityHead
-from trainer.teachers.interface import LAYER, LOGITS, MAP, SUMMARY, TeacherSettings
+from trainer.teachers.interface import LOGITS, MAP, SUMMARY, LayerPair, TeacherSettings
+from trainer.teachers.panel import answers_of, key
 
 _NONE = -1  # the class of a face whose person or expression is not known
-
-
-class LayerPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """An inner layer of the student that is to say, through a 1×1 convolution, what one of a teacher says.
-
-    Attributes:
-        teacher: its name.
-        theirs: the teacher's layer: a module's dotted name, or a tensor of an ONNX graph.
-        ours: the dotted name of a module in the student's backbone.
-        weight: of the mean squared error between standardised values.
-    """
-
-    teacher: str
-    theirs: str
-    ours: str
-    weight: Positive = 1.0
-
-    @property
-    def answer(self) -> str:
-        """What the teacher calls it."""
-        return LAYER + self.theirs
 
 
 @dataclass(frozen=True)
@@ -55,11 +34,6 @@ class Weights:
     identity: float
     labels: float
     temperature: float
-
-
-def key(teacher: str, answer: str) -> str:
-    """Under which a teacher's answer is in a batch."""
-    return f"{teacher}/{answer}"
 
 
 class Student(FaceModule):
@@ -206,7 +180,7 @@ class Student(FaceModule):
         wanted = {
             (teacher.name, answer): self._wanted(teacher, answer, batch[key(teacher.name, answer)])
             for teacher in self._teachers
-            for answer in (*teacher.answers, *(p.answer for p in self._layers if p.teacher == teacher.name))
+            for answer in answers_of(teacher, self._layers)
         }
         for teacher in self._teachers:
             name = teacher.name

@@ -7,7 +7,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from engines.errors import UserError
-from trainer.common.settings import Count, NotNegative, Whole
+from trainer.common.settings import Count, NotNegative, Positive, Whole
 
 SUMMARY = "summary"
 MAP = "map"
@@ -92,6 +92,27 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             LOGITS: self.expression_weight,
         }
         return tuple(name for name, weight in wanted.items() if weight)
+
+
+class LayerPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An inner layer of the student that is to say, through a 1×1 convolution, what one of a teacher says.
+
+    Attributes:
+        teacher: its name.
+        theirs: the teacher's layer: a module's dotted name, or a tensor of an ONNX graph.
+        ours: the dotted name of a module in the student's backbone.
+        weight: of the mean squared error between standardised values.
+    """
+
+    teacher: str
+    theirs: str
+    ours: str
+    weight: Positive = 1.0
+
+    @property
+    def answer(self) -> str:
+        """What the teacher calls it."""
+        return LAYER + self.theirs
 
 
 class Teacher(Protocol):

@@ -159,11 +159,7 @@ def open_hub(
     try:
         # A repository is a program that the user has chosen. What it loads is not: weights, and nothing that can run.
         with only_weights():
-            module: Any = (
-                torch.hub.load(str(path), settings.entry, source="local", **settings.arguments)
-                if path.is_dir()
-                else torch.jit.load(str(path), map_location="cpu")
-            )
+            module: Any = _loaded(path, settings)
     except Exception as error:  # whatever a repository of others raises
         raise TeacherError(f"{what} cannot be loaded ({type(error).__name__}: {error})") from error
     if not isinstance(module, nn.Module):
@@ -175,6 +171,12 @@ def open_hub(
     return ModuleTeacher(
         settings, module, side, ((0.0,) * 3, (1.0,) * 3), partial(read_hub, settings.name), answers, device
     )
+
+
+def _loaded(path: Path, settings: TeacherSettings) -> Any:
+    if path.is_dir():
+        return torch.hub.load(str(path), settings.entry, source="local", **settings.arguments)  # type: ignore[no-untyped-call]
+    return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
 
 
 def read_hub(name: str, found: Any) -> dict[str, Tensor]:
@@ -199,7 +201,7 @@ def read_hub(name: str, found: Any) -> dict[str, Tensor]:
     if isinstance(features, Tensor) and features.ndim == 3:
         cells = math.isqrt(features.shape[1])
         if cells**2 == features.shape[1]:
-            features = features.transpose(1, 2).unflatten(2, (cells, cells))
+            features = features.transpose(1, 2).reshape(len(features), -1, cells, cells)
     if isinstance(features, Tensor) and features.ndim == 4:
         out[MAP] = features
     if isinstance(summary, Tensor) and summary.ndim == 2:
@@ -243,7 +245,7 @@ def backbone_of(name: str, run: str) -> Backbone:
         CheckpointError: there is no such run, or it is damaged.
     """
     _, meta = checkpoint.load(checkpoint.file_of(run))
-    config = meta.get("config")
+    config: dict[str, Any] = meta.get("config") or {}
     try:
         backbone = make(config["backbone"], config["side"], config["dim"], config["width"])
     except (TypeError, KeyError, BackboneError) as error:

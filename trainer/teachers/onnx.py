@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from engines import pack
+from engines.model import drop_unused
 from engines.pack import file_digest
-from trainer.features import TrunkError, cut
 from trainer.teachers.interface import LAYER, TeacherError, TeacherSettings
 
 _HALF = (0.5, 0.5, 0.5)  # ArcFace's networks read pixels in -1..1
@@ -51,13 +51,12 @@ class OnnxTeacher:
             wanted = _with_outputs(model, list(dict.fromkeys(names.values())))
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = threads
-            options.add_session_config_entry(
-                "session.intra_op.allow_spinning", "0"
-            )  # training runs beside it
+            # Training runs beside it.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             self._session = onnxruntime.InferenceSession(
                 wanted.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        except (pack.PackError, TrunkError) as error:
+        except (pack.PackError, TeacherError) as error:
             raise TeacherError(f"teacher {settings.name}: {error}") from error
         except Exception as error:  # neither onnx's nor ONNX Runtime's errors have a common class
             raise TeacherError(f"teacher {settings.name}: {path} cannot be loaded ({error})") from error
@@ -102,18 +101,21 @@ class OnnxTeacher:
 
 
 def _with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """A copy of a graph that computes these tensors, and nothing that they do not need."""
-    parts = [cut(model, name).graph for name in names]
-    needed = {name for part in parts for node in part.node for name in node.output}
-    weights = {tensor.name for part in parts for tensor in part.initializer}
+    """A copy of a graph that computes these tensors, and nothing that they do not need.
+
+    Raises:
+        TeacherError: there is no such tensor.
+    """
+    made = {name for node in model.graph.node for name in node.output}
+    for name in names:
+        if name not in made:
+            outputs = ", ".join(output.name for output in model.graph.output)
+            raise TeacherError(f"no tensor {name!r} is in the graph; its outputs are {outputs}")
     smaller = onnx.ModelProto()
     smaller.CopyFrom(model)
-    graph = smaller.graph
-    nodes = [node for node in model.graph.node if set(node.output) & needed]
-    tensors = [tensor for tensor in model.graph.initializer if tensor.name in weights]
-    for field in ("node", "initializer", "output"):
-        graph.ClearField(field)
-    graph.node.extend(nodes)
-    graph.initializer.extend(tensors)
-    graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    del smaller.graph.output[:]
+    smaller.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
+    )
+    drop_unused(smaller.graph)
     return smaller

@@ -109,7 +109,7 @@ def test_kept_features_teach_the_same_to_the_bit_whether_found_or_made(distil, f
 def test_without_a_cache_the_teachers_see_what_the_student_sees(distil, tmp_path):
     job = distil("steps=24", "learning_rate=0.1", "side=150", "fer_batch=0", "batch=8", cache="")
     batch = next(job.batches(0))
-    said = job.teachers["pack"](batch["pictures"])
+    said = job.panel.teachers["pack"](batch["pictures"])
     for answer in ("summary", "logits"):
         assert torch.equal(batch[f"pack/{answer}"], said[answer])
     assert not torch.equal(
@@ -125,7 +125,7 @@ def test_mirrored_pictures_have_the_mirrored_features(distil):
     ]
     job = distil("side=150", "augment.flip=0.5", "augment.saturation=0", *still)
     batch = next(job.batches(0))
-    said = job.teachers["pack"](batch["pictures"])
+    said = job.panel.teachers["pack"](batch["pictures"])
     assert torch.allclose(batch["pack/summary"], said["summary"], atol=1e-4)
     assert (batch["expressions"] == -1).sum() == (batch["labels"] >= 0).sum() == 16
     assert (batch["expressions"] >= 0).sum() == (batch["labels"] == -1).sum() == 8
@@ -158,9 +158,11 @@ def test_answers_are_standardised_before_the_first_step(distil):
     next(job.batches(0))
     teacher = job.settings.teachers[0]
     standard = job.module.standard(teacher, "summary")
-    faces, _ = job.kept["pack"]
+    faces, _ = job.kept
     items = torch.arange(len(job.people.training.labels))
-    plain = torch.cat([faces(items, torch.full((len(items),), flip))["summary"] for flip in (False, True)])
+    plain = torch.cat(
+        [faces(items, torch.full((len(items),), flip))["pack/summary"] for flip in (False, True)]
+    )
     found = standard(plain)
     assert found.shape[1] == job.settings.dim == 32 < plain.shape[1]
     assert torch.allclose(found.mean(0), torch.zeros(32), atol=0.15)
@@ -181,7 +183,7 @@ def test_the_last_layer_may_be_the_teachers(distil, tmp_path):
     loop.train(distil("steps=4", name="recognise"), tmp_path / "big", quiet)
     big = f'{{name="big",source="backbone:{tmp_path / "big"}",adaptor="direct",standardise=false,map_weight=1.0}}'
     job = distil("copied=big", 'frozen=["backbone.head"]', "steps=8", teachers=[big])
-    theirs = job.teachers["big"].module.head.state_dict()
+    theirs = job.panel.teachers["big"].module.head.state_dict()
     copied = [name for name, _ in job.backbone.head.named_parameters()]
     assert all(torch.equal(theirs[name], tensor) for name, tensor in job.backbone.head.state_dict().items())
     found = history(job, tmp_path / "run")

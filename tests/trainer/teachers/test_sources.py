@@ -92,7 +92,7 @@ def test_what_is_no_network_of_faces_is_named(tmp_path, pack):
     ):
         with pytest.raises(TeacherError, match=named):
             teacher(source, (SUMMARY,))
-    with pytest.raises(TeacherError, match="no output 'nothing'"):
+    with pytest.raises(TeacherError, match="no tensor 'nothing'"):
         teacher(f"onnx:{pack.path}", ("layer:nothing",))
     with pytest.raises(TeacherError, match="set side to that"):
         teacher(f"onnx:{pack.path}", (SUMMARY,), side=112)
