@@ -51,7 +51,8 @@ class DistillSettings(FaceSettings, frozen=True, forbid_unknown_fields=True, kw_
 
     Attributes:
         dim: length of the student's embedding.
-        teachers: whom it learns from, ``[[teachers]]``; see ``trainer/teachers/interface.py``.
+        teachers: whom it learns from, ``[[teachers]]``; see ``trainer/teachers/interface.py``. None, and an
+            ``identity_weight``, make the same student of names alone, to compare with.
         layers: inner layers to reconstruct, ``[[layers]]``; see there, too.
         copied: name of a teacher ``backbone:`` whose last layer is the student's at the start: both are of one backbone
             and end in the same shape. The student then learns the teacher's own values: ``adaptor = "direct"``,
@@ -72,7 +73,7 @@ class DistillSettings(FaceSettings, frozen=True, forbid_unknown_fields=True, kw_
     """
 
     dim: Count = 64
-    teachers: Annotated[tuple[TeacherSettings, ...], Meta(min_length=1)] = (
+    teachers: tuple[TeacherSettings, ...] = (
         TeacherSettings(
             name="pack",
             source=f"onnx:{PACK}",
@@ -337,7 +338,7 @@ def build(settings: DistillSettings, world: World, advance: Advance) -> DistillJ
         )
         for each in settings.teachers
     }
-    largest = max(settings.side, *(teacher.side for teacher in teachers.values()))
+    largest = max([settings.side, *(teacher.side for teacher in teachers.values())])
     seen = people.find(settings.people, largest, settings.workers, world, advance)
     judged = (
         seen

@@ -92,7 +92,7 @@ class Student(FaceModule):
             for t in teachers
             if any((t.summary_weight, t.map_weight, t.expression_weight, t.distances, t.angles))
         ]
-        if not (learns or layers or head is not None):
+        if not (learns or layers or head is not None or weights.labels):
             raise ConfigError("all weights are 0: there is nothing to learn")
         self.register_buffer("fitted", torch.zeros((), dtype=torch.int64))
 

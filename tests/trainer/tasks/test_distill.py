@@ -59,7 +59,7 @@ def few(fer2013, tmp_path_factory):
 def distil(settings, pack, few, features):
     """Gives a job with the pack as its teacher, or with other teachers as TOML has them."""
 
-    def made(*more, cache=features, teachers=(), name="distill"):
+    def made(*more, cache=features, teachers=None, name="distill"):
         task = load(name)
         own = f'{{name="pack",source="onnx:{pack.path}",adaptor="direct",expression_weight=1.0}}'
         special = [
@@ -69,7 +69,7 @@ def distil(settings, pack, few, features):
             "judged_expressions=20",
             f"cache={cache}",
             "fit_faces=40",
-            f"teachers=[{','.join(teachers or [own])}]",
+            f"teachers=[{','.join([own] if teachers is None else teachers)}]",
         ]
         chosen = [*settings, *(special if name == "distill" else []), *more]
         return task.build(load_settings(task.settings, None, chosen), World(), quiet)
@@ -222,15 +222,23 @@ def test_a_pack_comes_out_with_both_heads(distil, pack, tmp_path):
     assert any("written and proved" in line for line in said)
 
 
+def test_the_same_student_can_do_without_teachers(distil):
+    job = distil("identity_weight=1.0", teachers=[])
+    batch = next(job.batches(0))
+    assert set(batch) == {"pictures", "labels", "expressions"}
+    assert set(job.losses(job.module, batch, 0)) == {"loss", "identity", "expressions"}
+
+
 @pytest.mark.parametrize(
     ("more", "teachers", "named"),
     [
         ([], ['{name="a",source="onnx:nowhere"}'], "nowhere"),
-        (["dim=200"], [], "set dim to that"),
-        (['layers=[{teacher="other",theirs="x",ours="blocks.0"}]'], [], "no teacher 'other'"),
-        (['layers=[{teacher="pack",theirs="level2.2.out",ours="tail"}]'], [], "no layer 'tail'"),
-        (["frozen=['backbone.tail']"], [], "nothing in the student is called backbone.tail"),
-        (["fer_batch=100"], [], "batch"),
+        (["label_weight=0"], [], "there is nothing to learn"),
+        (["dim=200"], None, "set dim to that"),
+        (['layers=[{teacher="other",theirs="x",ours="blocks.0"}]'], None, "no teacher 'other'"),
+        (['layers=[{teacher="pack",theirs="level2.2.out",ours="tail"}]'], None, "no layer 'tail'"),
+        (["frozen=['backbone.tail']"], None, "nothing in the student is called backbone.tail"),
+        (["fer_batch=100"], None, "batch"),
     ],
 )
 def test_what_cannot_be_distilled_is_named(distil, more, teachers, named):
