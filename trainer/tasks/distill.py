@@ -57,7 +57,8 @@ class DistillSettings(FaceSettings, frozen=True, forbid_unknown_fields=True, kw_
         copied: name of a teacher ``backbone:`` whose last layer is the student's at the start: both are of one backbone
             and end in the same shape. The student then learns the teacher's own values: ``adaptor = "direct"``,
             ``standardise = false``.
-        frozen: parts of the student that stay as they are, by the beginning of their names: ``backbone.head``.
+        frozen: parts of the student whose parameters stay as they are, by the beginning of their names:
+            ``backbone.head``. Batch norms in them still take moments from the batches.
         cache: folder for the teachers' features of all faces and their mirror images, computed once; it may be deleted
             at any time. An embedding is biometric: the files are yours alone. Empty: nothing is kept, and the teachers
             see in every step the very variants that the student sees, which takes as long as they take.

@@ -106,7 +106,7 @@ def test_kept_features_teach_the_same_to_the_bit_whether_found_or_made(distil, f
         assert all(torch.equal(tensor, weights[name]) for name, tensor in first.items())
 
 
-def test_without_a_cache_the_teachers_see_what_the_student_sees(distil, tmp_path):
+def test_without_a_cache_the_teachers_see_what_the_student_sees(distil):
     job = distil("steps=24", "learning_rate=0.1", "side=150", "fer_batch=0", "batch=8", cache="")
     batch = next(job.batches(0))
     said = job.panel.teachers["pack"](batch["pictures"])
@@ -115,7 +115,6 @@ def test_without_a_cache_the_teachers_see_what_the_student_sees(distil, tmp_path
     assert not torch.equal(
         batch["pictures"], next(distil("side=150", "fer_batch=0", "batch=8").batches(1))["pictures"]
     )
-    assert not (tmp_path / "features").exists()
 
 
 def test_mirrored_pictures_have_the_mirrored_features(distil):
@@ -193,7 +192,6 @@ def test_the_last_layer_may_be_the_teachers(distil, tmp_path):
     for more, named in (
         (["copied=pack"], "source begins with backbone:"),
         (["copied=big", "dim=16"], "they must have one shape"),
-        (["copied=big", "dim=16", "frozen=['backbone.tail']"], "one shape"),
     ):
         with pytest.raises(ConfigError, match=named):
             distil(*more, teachers=[big])
