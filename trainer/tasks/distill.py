@@ -197,8 +197,13 @@ class DistillJob(FaceJob):
 
     def batches(self, interval: int) -> Iterator[Batch]:
         """Variants of faces, and what the teachers make of the faces, or of the very variants."""
-        self._fit()
         settings, share = self.settings, share_of(self.world)
+        # What is read for this draws from PyTorch's generator, which is to be left as a run has it that went on or found
+        # its features kept.
+        with torch.random.fork_rng(devices=[]):
+            self._fit()
+            if settings.cache:
+                _ = self.kept
         for images, items, fer_images, fer_items, draw in self._pictures(interval):
             pictures = torch.cat([images, fer_images])
             mirrored = _coins(
