@@ -198,8 +198,8 @@ class DistillJob(FaceJob):
     def batches(self, interval: int) -> Iterator[Batch]:
         """Variants of faces, and what the teachers make of the faces, or of the very variants."""
         settings, share = self.settings, share_of(self.world)
-        # What is read for this draws from PyTorch's generator, which is to be left as a run has it that went on or found
-        # its features kept.
+        # What is read for this draws from PyTorch's generator, which is to be left as it is in a run that goes on, or
+        # that finds its features kept.
         with torch.random.fork_rng(devices=[]):
             self._fit()
             if settings.cache:
