@@ -10,7 +10,7 @@ import typer
 from engines.errors import UserError
 from trainer.tasks import TASKS, load
 
-_EXTRA = {"kornia", "matplotlib", "pytorch_metric_learning", "timm", "torch"}
+_EXTRA = {"kornia", "matplotlib", "pytorch_metric_learning", "safetensors", "timm", "torch"}
 
 Name = Enum("Name", {name: name for name in TASKS}, type=str)  # type: ignore[misc] # made of what there is
 

@@ -7,8 +7,10 @@ from trainer.backbones.interface import Backbone, BackboneError
 from trainer.backbones.mobilefacenet import MobileFaceNet
 from trainer.backbones.resnet import DEPTHS, ResNetIR
 from trainer.backbones.timm import TimmBackbone
+from trainer.backbones.trunk import TrunkBackbone
 
 _TIMM = "timm:"
+_TRUNK = "trunk:"
 _LEAST_SIDE = 32
 
 _MAKERS: dict[str, Callable[[int, int, float], Backbone]] = {
@@ -21,7 +23,7 @@ _MAKERS: dict[str, Callable[[int, int, float], Backbone]] = {
     "ir100": lambda *sizes: ResNetIR(DEPTHS[100], *sizes),
 }
 
-NAMES = (*_MAKERS, f"{_TIMM}NAME")
+NAMES = (*_MAKERS, f"{_TIMM}NAME", f"{_TRUNK}PACK")
 """What ``make`` knows. ``-2`` is GhostFaceNet's own mark for a first convolution of stride 2."""
 
 
@@ -29,7 +31,8 @@ def make(name: str, side: int = 112, dim: int = 128, width: float = 1.0) -> Back
     """A backbone with random weights.
 
     Args:
-        name: one of ``NAMES``; ``timm:efficientnet_b0`` and the like for a model of timm.
+        name: one of ``NAMES``; ``timm:efficientnet_b0`` and the like for a model of timm, ``trunk:FOLDER`` for the
+            lower layers of a pack's face network.
         side: of the pictures in pixels, 32 at least.
         dim: length of the summary.
         width: factor of all channels, more than 0; models of timm have only 1.
@@ -48,6 +51,8 @@ def make(name: str, side: int = 112, dim: int = 128, width: float = 1.0) -> Back
                 f"{name} comes in one width; set width = 1 and choose a smaller model of timm's"
             )
         return TimmBackbone(name.removeprefix(_TIMM), side, dim)
+    if name.startswith(_TRUNK):
+        return TrunkBackbone(name.removeprefix(_TRUNK), side, dim, width)
     if name not in _MAKERS:
         raise BackboneError(f"there is no backbone {name!r}; there are {', '.join(NAMES)}")
     return _MAKERS[name](side, dim, width)

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 
 
@@ -48,6 +49,25 @@ def convolution(
     if active:
         layers["act"] = nn.PReLU(outputs)
     return nn.Sequential(layers)
+
+
+class KeptNorm(nn.BatchNorm2d):
+    """The norm layer of a finished network: a factor and an addend, learnt further, and no moments of the batch."""
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        """Take factor and addend float32 [channels]."""
+        super().__init__(len(scale))
+        with torch.no_grad():
+            self.weight.copy_(scale)
+            self.bias.copy_(shift)
+            if self.running_var is not None:
+                self.running_var.fill_(
+                    1 - self.eps
+                )  # so that an export, which divides by its root, divides by 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [n, channels, h, w] to the same shape."""
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class GlobalDepthwise(nn.Module):

@@ -50,11 +50,15 @@ class TimmBackbone(Backbone):
 
     def forward(self, images: Tensor) -> Features:
         """See ``Backbone.forward``."""
+        found, pooled = self.pooled(images)
+        return Features(found, self.head(pooled[:, :, None, None]).flatten(1))
+
+    def pooled(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The model's own map [n, channels, h, w] and pooled features [n, d] of ``images``, before our own layer."""
         raw = self.model.forward_features(images)
         found = self._as_map(raw)
         assert found is not None  # noqa: S101 - for the type checker: it was tried when this was made
-        pooled = self.model.forward_head(raw, pre_logits=True)
-        return Features(found, self.head(pooled[:, :, None, None]).flatten(1))
+        return found, self.model.forward_head(raw, pre_logits=True)
 
     def _as_map(self, raw: Tensor) -> Tensor | None:
         """[n, channels, h, w] of a model's features: maps, maps with channels last, or tokens of a square picture."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from trainer.backbones.layers import KeptNorm
 from trainer.common.distributed import World
 from trainer.common.job import TrainingError
 from trainer.losses.precision import wide
@@ -62,6 +63,8 @@ def synced(module: nn.Module, world: World) -> nn.Module:
     """
     if world.size == 1:
         return module
+    if isinstance(module, KeptNorm):
+        return module  # has no moments
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         if type(module) not in {nn.BatchNorm1d, nn.BatchNorm2d}:
             raise TrainingError(

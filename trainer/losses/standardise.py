@@ -41,48 +41,57 @@ class Standardiser(nn.Module):
     """A fitted PHI-S: buffers only, saved with a checkpoint, nothing to train.
 
     Attributes:
-        mean: float32 [d], the features' mean.
-        rotation: float32 [d, d], orthogonal, from features to standardised ones.
-        scale: float32 [], the spread of every channel after the rotation.
+        mean: float32 [d], the features' mean, or zeros where cosines are to stay.
+        rotation: float32 [k, d], its rows orthogonal, from features to standardised ones; k is d, or fewer principal
+            axes.
+        scale: float32 [], the spread about its mean of every channel after the rotation.
     """
 
     mean: Tensor
     rotation: Tensor
     scale: Tensor
 
-    def __init__(self, dim: int) -> None:
-        """The identity of ``dim`` channels, to load a state into; ``fit`` makes a real one."""
+    def __init__(self, dim: int, kept: int = 0) -> None:
+        """Of ``dim`` channels, to load a state into; ``fit`` makes a real one. ``kept`` of them are left, 0: all."""
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("rotation", torch.eye(dim))
+        self.register_buffer("rotation", torch.eye(dim)[: kept or dim])
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Standardise float [n, d] or [n, d, h, w]: mean 0 and deviation 1 in every channel, over the fitted data."""
+        """Standardise float [n, d] or [n, d, h, w]: fitted data get deviation 1 in all channels, mean 0 if centred."""
         rows = features.movedim(1, -1)
         return ((rows - self.mean) @ self.rotation.T / self.scale).movedim(-1, 1)
 
     def inverse(self, standardised: Tensor) -> Tensor:
-        """The features that ``forward`` makes this of, same shape."""
+        """The features that ``forward`` makes this of; where axes were left out, the nearest such features."""
         rows = standardised.movedim(1, -1)
         return (rows * self.scale @ self.rotation + self.mean).movedim(-1, 1)
 
 
-def fit(known: Moments) -> Standardiser:
+def fit(known: Moments, kept: int = 0, *, centred: bool = True) -> Standardiser:
     """The PHI-S of what was measured.
+
+    Args:
+        known: the moments.
+        kept: principal axes that are kept, those with the greatest spread; 0 keeps all.
+        centred: subtract the mean. Where not, the axes are those about the origin, and cosines stay what they were.
 
     Raises:
         ValueError: there is no Hadamard matrix here for this dimension, or the features do not vary.
     """
     covariance = known.scatter / known.count
-    variances, axes = torch.linalg.eigh(covariance)
-    variance = variances.clamp_min(0.0).mean()  # rounding can take the smallest below 0
+    _, axes = torch.linalg.eigh(covariance if centred else covariance + torch.outer(known.mean, known.mean))
+    if kept:
+        axes = axes[:, -kept:]  # the greatest come last
+    variance = (axes.T @ covariance @ axes).diagonal().clamp_min(0.0).mean()  # rounding can take one below 0
     if not variance > 0.0:
         raise ValueError("the teacher's features do not vary: measure more and different images")
-    dim = len(known.mean)
-    rotation = hadamard(dim).to(axes) / dim**0.5 @ axes.T
-    out = Standardiser(dim).to(axes.device)
-    out.load_state_dict({"mean": known.mean, "rotation": rotation, "scale": variance.sqrt()})
+    left = axes.shape[1]
+    rotation = hadamard(left).to(axes) / left**0.5 @ axes.T
+    out = Standardiser(len(known.mean), left).to(axes.device)
+    mean = known.mean if centred else torch.zeros_like(known.mean)
+    out.load_state_dict({"mean": mean, "rotation": rotation, "scale": variance.sqrt()})
     return out
 
 

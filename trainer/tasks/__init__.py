@@ -13,6 +13,7 @@ TASKS = {
     "multitask": "a face network that learns people, contrast and expressions together",
     "detector": "a small detector of faces, from boxes or from what the pack's own finds",
     "reduce": "a pack with a shorter embedding, by two layers behind a finished network's",
+    "distill": "a small network of several finished ones at once: summaries, maps, inner layers, expressions",
     "relate": "a small network that keeps a finished one's embeddings, or their distances and angles",
     "landmarks": "a small network that reads five points from a chip about a face's box",
 }

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-import numpy as np
 import torch
 from msgspec import Meta
 from torch import Tensor, nn
@@ -26,20 +25,18 @@ from trainer.common.settings import Count, Decay, NotNegative, Positive
 from trainer.common.stepped import pixels
 from trainer.data.augment import augment, generator
 from trainer.data.fer import FerPictures
-from trainer.data.reading import Pictures, load
-from trainer.data.samplers import InOrder, Shuffled
+from trainer.data.samplers import Shuffled
 from trainer.losses.contrastive import nt_xent
 from trainer.losses.processes import gather
 from trainer.losses.schedules import ramp
-from trainer.metrics import Metrics, measure
-from trainer.tasks import face_job, people
+from trainer.metrics import Metrics
+from trainer.tasks import expressions, face_job, people
 from trainer.tasks.face_job import FaceJob, FaceModule, FaceSettings
 from trainer.tasks.identity_head import HeadSettings, IdentityHead
 from trainer.tasks.people import People
 
 Objective = Literal["recognition", "contrast", "expression"]
 Weight = Annotated[tuple[NotNegative, NotNegative], Meta(description="at the first step, at the last")]
-_BATCH = 64
 
 
 class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -140,12 +137,12 @@ class MultitaskJob(FaceJob):
 
     def __init__(self, settings: MultitaskSettings, world: World, faces: People) -> None:
         fer = Path(settings.fer2013).expanduser()
-        expressions = FerPictures(fer, "train", settings.side)
-        super().__init__(settings, world, faces, {"fer2013_sha256": expressions.digest()})
+        expressive = FerPictures(fer, "train", settings.side)
+        super().__init__(settings, world, faces, {"fer2013_sha256": expressive.digest()})
         self.elsewhere |= {"fer2013"}
         self._validation = FerPictures(fer, "validation", settings.side)
-        sampler = Shuffled(len(expressions.labels), settings.fer_batch, settings.seed, share_of(world))
-        self._expressions = Feed(expressions, sampler, 0, settings.workers, world.device)
+        sampler = Shuffled(len(expressive.labels), settings.fer_batch, settings.seed, share_of(world))
+        self._expressions = Feed(expressive, sampler, 0, settings.workers, world.device)
         head = IdentityHead(settings.head, faces.classes, settings.dim, settings.seed, world)
         self.train_module(Multitask(settings, self.backbone, head, self.precision))
         self.sharded = head.sharded
@@ -161,14 +158,14 @@ class MultitaskJob(FaceJob):
         share, settings = share_of(self.world), self.settings.augment
         others = self._expressions.take(interval * steps, steps)
         for number, (images, labels, draw) in enumerate(self.faces(interval)):
-            expressive, expressions = next(others)
+            expressive, known = next(others)
             another = generator(self.settings.seed, interval * steps + number, 1)
             yield {
                 "first": augment(images, settings, draw, share),
                 "second": augment(images, settings, draw, share),
                 "labels": labels,
                 "faces": augment(expressive, settings, another, share),
-                "expressions": expressions,
+                "expressions": known,
             }
 
     def weights(self, step: int) -> dict[Objective, float]:
@@ -201,14 +198,9 @@ class MultitaskJob(FaceJob):
     def expressions(self, module: nn.Module) -> Metrics:
         """How well a module tells the expressions of the validation split."""
         assert isinstance(module, Multitask)  # noqa: S101 - for the type checker
-        logits = []
-        pictures = Pictures(self._validation, 0)
-        with torch.inference_mode():
-            for images, _ in load(pictures, InOrder(len(pictures), _BATCH), self.settings.workers):
-                with self.precision.autocast():
-                    maps = module.backbone(pixels(images.to(self.precision.device))).map
-                    logits.append(module.expression(maps).float().cpu().numpy())
-        return measure(np.concatenate(logits), self._validation.labels)
+        return expressions.measured(
+            module.backbone, module.expression, self._validation, self.settings.workers, self.precision
+        )
 
     def expression_head(self, module: nn.Module, advance: Advance, say: Say) -> nn.Module:  # noqa: ARG002
         """The one that was trained."""

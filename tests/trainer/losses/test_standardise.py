@@ -94,3 +94,26 @@ def test_features_in_few_dimensions_are_not_blown_up():
 def test_features_that_do_not_vary_are_refused():
     with pytest.raises(ValueError, match="do not vary"):
         fit(moments(torch.ones(10, 4)))
+
+
+def test_fewer_axes_are_those_with_the_greatest_spread():
+    plain = features(3, 500, 16)
+    short = fit(moments(plain), 8)
+    found = short(plain)
+    assert found.shape == (500, 8)
+    assert torch.allclose(found.mean(0), torch.zeros(8), atol=1e-3)
+    assert torch.allclose(found.var(0, correction=0), torch.ones(8), rtol=1e-3)
+    centred = (plain - plain.mean(0)).double()
+    most = torch.linalg.svdvals(centred)[:8].square().sum()
+    kept = (short.inverse(found) - plain.mean(0)).double().square().sum()
+    assert float(kept / most) == pytest.approx(1, rel=1e-3)
+
+
+def test_about_the_origin_cosines_stay_what_they_were():
+    plain = features(4, 300, 16) + 100
+    found = fit(moments(plain), centred=False)(plain)
+    expected = torch.nn.functional.normalize(plain.double())
+    seen = torch.nn.functional.normalize(found.double())
+    assert torch.allclose(seen @ seen.T, expected @ expected.T, atol=1e-5)
+    assert found.var(0, correction=0).mean() == pytest.approx(1, rel=1e-3)
+    assert fit(moments(plain), 4, centred=False)(plain).shape == (300, 4)
