@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run install uninstall test test-vm test-load bench soak clean
+.PHONY: help venv run install uninstall test test-agent test-trainer test-vm test-load bench soak clean
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -29,7 +29,14 @@ test: $(VENV)/.dev ## linters, type checker and all tests
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile.l4t
 	$(BIN)/shellcheck systemd/*.sh tests/vm/*.sh tests/vm/inside/*.sh
-	$(BIN)/pytest
+	+@$(MAKE) --no-print-directory --jobs=2 --keep-going test-agent test-trainer
+
+# Side by side. The trainer's wait when both want a core: those of the daemon know clocks, and training does not.
+test-agent: $(VENV)/.dev
+	$(BIN)/pytest tests --ignore=tests/trainer
+
+test-trainer: $(VENV)/.dev
+	OMP_NUM_THREADS=1 nice $(BIN)/pytest --quiet tests/trainer
 
 test-vm: $(VENV)/.dev ## try the service in a virtual machine with real systemd (root, qemu; long)
 	$(BIN)/pytest tests/vm
