@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import os
-import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,13 +31,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        raise TeacherError(f"the weights {path} cannot be read ({error}); name another file") from error
+    except Exception as error:
+        if (
+            type(error).__name__ != "UnpicklingError"
+        ):  # PyTorch's refusal, of a module that nothing here imports
+            raise
         raise TeacherError(
             f"{path} is a pickle that holds more than weights, and loading it could run anything; save its weights as "
             "safetensors where you trust it"
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        raise TeacherError(f"the weights {path} cannot be read ({error}); name another file") from error
     for key in _INSIDE:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
