@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -24,6 +23,7 @@ from engines.sources.onnx_graph import IR_VERSION, OPSET
 from trainer.backbones.fold import Affine, folded
 from trainer.backbones.heads import read, unit
 from trainer.backbones.interface import Backbone, BackboneError
+from trainer.common.proof import runtime_answers
 
 EMBEDDING = "embedding"
 EMOTION = "emotion"
@@ -105,13 +105,8 @@ def verify(
     Raises:
         BackboneError: it is above ``TOLERANCE``, or not finite.
     """
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others may be training here
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
     expected = answers(backbone, heads, chips)
-    found = session.run(list(expected), {"chip": chips})
+    found = runtime_answers(model, list(expected), {"chip": chips})
     worst = 0.0
     for (name, value), other in zip(expected.items(), found, strict=True):
         difference = float(np.abs(value - other).max())

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from engines.sources.onnx_graph import IR_VERSION, OPSET
 from engines.sources.storage import locked, new_folder, write_file
 from trainer.backbones import BackboneError
 from trainer.backbones.export import TOLERANCE
+from trainer.common.proof import runtime_answers
 from trainer.detector.network import RATIO, SIZES, STRIDE, TinySsd, fused
 
 _FILE = "detector.onnx"
@@ -90,17 +90,12 @@ def prove(model: onnx.ModelProto, network: TinySsd, threshold: float = 0.5) -> f
     Raises:
         BackboneError: it is above 1e-4, or not finite.
     """
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others may be training here
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
     rng = np.random.default_rng(0)
     worst = 0.0
     for height, width in _PROVED:
         image = rng.integers(0, 256, (1, height, width, 3), np.uint8)
         expected = answers(network, image, threshold)
-        found = session.run(list(expected), {"image": image})
+        found = runtime_answers(model, list(expected), {"image": image})
         for (name, value), other in zip(expected.items(), found, strict=True):
             difference = float(np.abs(value - other).max())
             if not difference <= TOLERANCE:

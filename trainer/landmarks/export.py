@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from engines.errors import UserError
 from engines.pack import MANIFEST, LandmarkModel, Pack, encode_manifest, file_digest, verify
 from engines.sources.onnx_graph import IR_VERSION, OPSET
 from engines.sources.storage import locked, new_folder, write_file
+from trainer.common.proof import runtime_answers
 from trainer.landmarks.network import LandmarkNet
 
 TOLERANCE = 1e-4
@@ -75,12 +75,7 @@ def landmark_graph(network: LandmarkNet) -> onnx.ModelProto:
 
 def answers(graph: onnx.ModelProto, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What ONNX Runtime makes of chips uint8 BGR [n, side, side, 3]: points float32 [n, 10]."""
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others may be training here
-    session = onnxruntime.InferenceSession(
-        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return np.asarray(session.run(["points"], {"chip": chips})[0], np.float32)
+    return runtime_answers(graph, ["points"], {"chip": chips})[0]
 
 
 def prove(graph: onnx.ModelProto, network: LandmarkNet) -> float:
