@@ -17,6 +17,7 @@ _MAKERS: dict[str, Callable[[int, int, float], Backbone]] = {
     "ghostfacenet-v1": lambda *sizes: GhostFaceNet(1, 1, *sizes),
     "ghostfacenet-v1-2": lambda *sizes: GhostFaceNet(1, 2, *sizes),
     "ghostfacenet-v1-plain": lambda *sizes: GhostFaceNet(1, 1, *sizes, ghost=False),
+    "ghostfacenet-v1-2-plain": lambda *sizes: GhostFaceNet(1, 2, *sizes, ghost=False),
     "ghostfacenet-v2": lambda *sizes: GhostFaceNet(2, 1, *sizes),
     "ghostfacenet-v2-2": lambda *sizes: GhostFaceNet(2, 2, *sizes),
     "mobilefacenet": MobileFaceNet,
