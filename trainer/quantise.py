@@ -76,7 +76,7 @@ class Quantised(nn.Module):
         self.width = width
         self.register_buffer("peak", torch.zeros(()))
 
-    def weight(self) -> Tensor:
+    def on_grid(self) -> Tensor:
         """The weights as the layer computes with them."""
         fine = self.layer.get_parameter("weight")
         return power_of_two(fine, bits_for(float(fine.detach().abs().max()), self.width), self.width)
@@ -87,7 +87,7 @@ class Quantised(nn.Module):
             now = largest(x.abs().max().to(self.peak))
             self.peak.copy_(torch.where(self.peak > 0.0, MEMORY * self.peak + (1.0 - MEMORY) * now, now))
         rounded = power_of_two(x, bits_for(float(self.peak), self.width), self.width)
-        out: Tensor = functional_call(self.layer, {"weight": self.weight()}, (rounded,))
+        out: Tensor = functional_call(self.layer, {"weight": self.on_grid()}, (rounded,))
         return out
 
 
@@ -140,7 +140,7 @@ def finish(network: nn.Module) -> dict[str, int]:
         for part, child in list(module.named_children()):
             if isinstance(child, Quantised):
                 with torch.no_grad():
-                    child.layer.get_parameter("weight").copy_(child.weight())
+                    child.layer.get_parameter("weight").copy_(child.on_grid())
                 setattr(module, part, child.layer)
                 bits[f"{name}.{part}".removeprefix(".")] = bits_for(float(child.peak), child.width)
     return bits

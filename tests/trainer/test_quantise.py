@@ -137,7 +137,7 @@ def test_a_copy_is_unwrapped_and_what_it_was_copied_from_trains_on():
     assert set(bits) == {"0", "3"}
     assert isinstance(copied[0], nn.Conv2d)
     assert not copied.training
-    assert torch.equal(copied[3].weight, made[3].weight())
+    assert torch.equal(copied[3].weight, made[3].on_grid())
     assert not torch.equal(copied[3].weight, made[3].layer.weight)
     made(x).sum().backward()
     assert made[0].layer.weight.grad is not None
