@@ -157,9 +157,9 @@ def fit_expressions(
         head.linear.weight.copy_(layer.weight / deviation)
         head.linear.bias.copy_(layer.bias - head.linear.weight @ centre)
         if quantised:
-            layer = Quantised(head.linear)
-            layer.peak.copy_(means.abs().max())
-            head.add_module("linear", layer)
+            rounded = Quantised(head.linear)
+            rounded.peak.copy_(means.abs().max())
+            head.add_module("linear", rounded)
         others, true = found["validation"]
         accuracy = float((head.linear(others).argmax(1) == true).float().mean())
     say(f"expressions read from the backbone: {100 * accuracy:.1f} % on the validation split")
