@@ -124,7 +124,13 @@ class FaceJob(Stepped):
         """What reads expressions from the backbone in the export."""
         assert isinstance(module, FaceModule)  # noqa: S101 - for the type checker
         return shipping.fit_expressions(
-            module.backbone, self.settings.ship, self.settings.workers, self.precision, advance, say
+            module.backbone,
+            self.settings.ship,
+            self.people.template,
+            self.settings.workers,
+            self.precision,
+            advance,
+            say,
         )
 
 
@@ -144,6 +150,7 @@ def finish(
             module.backbone.cpu(),
             {"emotion": head},
             base,
+            job.people.template,
             job.settings.ship,
             judgement,
             job.people.digest,

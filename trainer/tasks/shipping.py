@@ -10,7 +10,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calibration.faces import FaceFinder
+from calibration.faces import scaled
 from calibration.fer2013 import LABELS
 from engines import pack
 from trainer.backbones import Backbone
@@ -20,6 +20,7 @@ from trainer.common.job import Advance, Say
 from trainer.common.precision import Precision
 from trainer.common.settings import NotNegative, Whole
 from trainer.common.stepped import pixels
+from trainer.data.alignment import Template
 from trainer.data.fer import FerPictures
 from trainer.data.reading import Pictures, load
 from trainer.tasks.verification import Judgement
@@ -54,6 +55,7 @@ def ship(
     backbone: Backbone,
     heads: Mapping[str, nn.Module],
     base: Path,
+    template: Template | None,
     settings: ShipSettings,
     judgement: Judgement,
     digest: str,
@@ -65,7 +67,9 @@ def ship(
         task: that has trained it.
         backbone: in evaluation mode, on the processor.
         heads: ``emotion``, and ``embedding`` if the summary is not it.
-        base: the pack whose detector and template the faces were cut with.
+        base: the pack whose detector finds the faces.
+        template: where their five points lie in what was trained on, float32 [5, 2], and the agent is to bring them;
+            None stands for the base's.
         settings: names.
         judgement: of the embedding.
         digest: of the data.
@@ -75,11 +79,10 @@ def ship(
         PackError: the base is missing or damaged.
     """
     verified = pack.verify(base)
-    finder = FaceFinder(base)
-    template = tuple((float(x), float(y)) for x, y in finder.template(backbone.side))
-    finder.close()
+    face = verified.manifest.face
+    points = scaled(face.template, face.side, backbone.side) if template is None else template
     about = About(
-        template=template,
+        template=tuple((float(x), float(y)) for x, y in points),
         labels=LABELS,
         threshold=round(judgement.threshold, 4),
         threshold_basis=judgement.basis,
@@ -94,7 +97,13 @@ def ship(
 
 
 def fit_expressions(
-    backbone: Backbone, settings: ShipSettings, workers: int, precision: Precision, advance: Advance, say: Say
+    backbone: Backbone,
+    settings: ShipSettings,
+    template: Template | None,
+    workers: int,
+    precision: Precision,
+    advance: Advance,
+    say: Say,
 ) -> ExpressionHead:
     """A linear layer that reads expressions from the finished backbone's map, fitted on FER2013.
 
@@ -103,6 +112,7 @@ def fit_expressions(
     Args:
         backbone: in evaluation mode.
         settings: data and penalty.
+        template: where the five points of a face lie in what the backbone reads; None stands for the default pack's.
         workers: processes that read.
         precision: of the backbone.
         advance: told of the progress.
@@ -112,7 +122,7 @@ def fit_expressions(
         Fer2013Error: the data are missing.
     """
     found = {
-        split: _means(backbone, settings, split, workers, precision, advance)
+        split: _means(backbone, settings, template, split, workers, precision, advance)
         for split in ("train", "validation")
     }
     means, labels = found["train"]
@@ -146,13 +156,14 @@ def fit_expressions(
 def _means(
     backbone: Backbone,
     settings: ShipSettings,
+    template: Template | None,
     split: str,
     workers: int,
     precision: Precision,
     advance: Advance,
 ) -> tuple[Tensor, Tensor]:
     """Means over the backbone's map, float32 [n, channels], and labels int64 [n] of a split."""
-    source = FerPictures(Path(settings.expressions).expanduser(), split, backbone.side)
+    source = FerPictures(Path(settings.expressions).expanduser(), split, backbone.side, template)
     count = len(source.labels)
     wanted = min(settings.expression_faces or count, count)
     # Spread over the split: a file may be sorted by label.
