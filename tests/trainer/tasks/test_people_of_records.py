@@ -167,10 +167,12 @@ def test_people_of_a_folder_judge_while_all_of_the_records_train(
     for folder in sorted(some_faces.iterdir())[:3]:
         shutil.copytree(folder, judges / folder.name)
     one, other, third = (folder.name for folder in sorted(judges.iterdir()))
-    numbers = [int(path.stem.split("_")[-1]) for path in sorted((judges / one).iterdir())]
+    own, theirs = (
+        [int(path.stem.split("_")[-1]) for path in sorted((judges / name).iterdir())] for name in (one, other)
+    )
     more = ["people.pairs="]
     if listed:
-        genuine, strangers = f"{one}\t{numbers[0]}\t{numbers[1]}", f"{one}\t{numbers[0]}\t{other}\t1"
+        genuine, strangers = f"{one}\t{own[0]}\t{own[1]}", f"{one}\t{own[0]}\t{other}\t{theirs[0]}"
         (tmp_path / "pairs.txt").write_text("\n".join(["2\t1", genuine, strangers, genuine, strangers]))
         more = [f"people.pairs={tmp_path / 'pairs.txt'}", "people.folds=[0,1]"]
     people = job_of("recognise", of_records, f"people.judges={judges}", *more).people
