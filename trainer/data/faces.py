@@ -19,8 +19,9 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from calibration.faces import FaceFinder, Image
+from engines.errors import UserError
 from trainer.data.alignment import Template
-from trainer.data.reading import DataError, Pictures, TooMuchDamageError, load, rgb
+from trainer.data.reading import DataError, Pictures, TooMuchDamageError, fit, load, rgb
 from trainer.data.samplers import InOrder
 
 _FORMAT = 1  # part of what the folder is known by: raise it when the meaning of its files changes
@@ -312,6 +313,36 @@ def _clear(folder: Path) -> None:
         raise DataError(f"{folder}: holds {others[0]}, which is no kept face; name a folder of its own")
     for name in sorted(ours):  # what says that the faces are whole goes first
         (folder / name).unlink(missing_ok=True)
+
+
+def usual_points(photographs: Photographs, pack: Path, most: int, side: int) -> Template | None:
+    """Where the five points lie in the middle squares of photographs, float32 [5, 2]: medians over some of them.
+
+    Args:
+        photographs: some, spread over all, are looked at; those that cannot be read are passed over.
+        pack: whose detector looks.
+        most: photographs that are looked at.
+        side: of the squares, pixels.
+
+    Returns:
+        Pixels; None where there is no face in any.
+
+    Raises:
+        PackError: the pack is missing or damaged.
+        EngineError: a model does not load.
+    """
+    finder = FaceFinder(pack)
+    count = len(photographs.labels)
+    found = []
+    for item in np.linspace(0, count - 1, min(most, count)).astype(int).tolist():
+        try:
+            face = finder.subject(fit(photographs.photograph(item), side))
+        except UserError:
+            continue
+        if face is not None:
+            found.append(face.landmarks)
+    finder.close()
+    return np.median(found, axis=0).astype(np.float32) if found else None
 
 
 def square_about(

@@ -71,7 +71,9 @@ def test_faces_are_brought_to_another_template_if_the_agent_is_to_do_so(tables, 
             found.append(face.landmarks - 56)
     finder.close()
     assert len(found) > 5
-    assert np.abs(np.median(found, axis=0) - template).max() < 6  # the pack's own eyes are 18 pixels higher
+    assert (
+        np.abs(np.median(found, axis=0) - template).mean() < 5
+    )  # by the pack's template eyes are 18 pixels higher
 
 
 def test_a_smaller_chip_shows_the_same_part_of_the_face(tables):

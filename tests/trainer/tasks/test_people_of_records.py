@@ -208,6 +208,8 @@ def test_whole_photographs_in_records_are_cut_as_those_of_folders(settings, some
         expected = finder.aligned(image, finder.subject(image), 48)[:, :, ::-1]
         assert (job.people.training.read(item) == expected).all()
     finder.close()
+    with pytest.raises(UserError, match="from where InsightFace puts them"):
+        job_of("recognise", settings, f"people.root={rec}", "batch=4")
     face = pack.manifest.face
     assert np.allclose(job.people.template, scaled(face.template, face.side, 48))
 
