@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from trainer.quantise import Quantised, bits_for, finish, power_of_two, prepare
+from trainer.quantise import (
+    QuantisationError,
+    Quantised,
+    bits_for,
+    deployable,
+    finish,
+    power_of_two,
+    prepare,
+    try_out,
+    wrapped,
+)
 
 WIDTHS = st.integers(2, 16)
 
@@ -56,7 +66,7 @@ def network() -> nn.Sequential:
 
 def test_wrapped_layers_compute_on_the_grid_and_the_fine_weights_are_trained():
     layer = Quantised(nn.Linear(3, 2, bias=False), width=4)
-    fine = layer.layer.parametrizations.weight.original
+    fine = layer.layer.weight
     x = torch.tensor([[0.9, -0.2, 3.4]])
     layer(x).sum().backward()
     bits = bits_for(fine.abs().max().item(), 4)
@@ -112,3 +122,41 @@ def test_to_prepare_twice_wraps_once():
     prepare(made)
     assert not isinstance(made[0].layer, Quantised)
     assert set(finish(made)) == {"0", "3"}
+
+
+def test_a_copy_is_unwrapped_and_what_it_was_copied_from_trains_on():
+    made = network()
+    _, bits = deployable(made)
+    assert not bits
+    assert not wrapped(made.state_dict())
+    prepare(made)
+    assert wrapped(made.state_dict())
+    x = torch.randn(8, 1, 4, 4)
+    before = made(x)
+    copied, bits = deployable(made)
+    assert set(bits) == {"0", "3"}
+    assert isinstance(copied[0], nn.Conv2d)
+    assert not copied.training
+    assert torch.equal(copied[3].weight, made[3].on_grid())
+    assert not torch.equal(copied[3].weight, made[3].layer.weight)
+    made(x).sum().backward()
+    assert made[0].layer.weight.grad is not None
+    assert torch.equal(made(x), before)
+
+
+def test_what_cannot_be_rounded_from_outside_is_refused():
+    with pytest.raises(QuantisationError, match=r"0\.out_proj is a NonDynamicallyQuantizableLinear"):
+        prepare(nn.Sequential(nn.MultiheadAttention(4, 1)))
+
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return nn.functional.linear(x, self.inner.weight)
+
+    past = Functional()
+    prepare(past)
+    with pytest.raises(QuantisationError, match="past the layers"):
+        try_out(past, torch.zeros(1, 2))

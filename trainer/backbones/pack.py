@@ -1,7 +1,7 @@
 """A trained backbone as part of a pack: the file, and what the manifest says of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ class About:
         threshold_basis: data and false acceptance rate behind the threshold.
         licence: of the weights.
         source: what they were trained by and on.
+        notes: put into the network's file as metadata.
     """
 
     template: tuple[tuple[float, float], ...]
@@ -46,6 +47,7 @@ class About:
     threshold_basis: str
     licence: str
     source: str
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_face(file: Path, backbone: Backbone, heads: Mapping[str, nn.Module], about: About) -> FaceModel:
@@ -73,6 +75,8 @@ def write_face(file: Path, backbone: Backbone, heads: Mapping[str, nn.Module], a
             f"the head {EMOTION} has {lengths[EMOTION]} outputs for {len(about.labels)} labels"
         )
     _prove(graph, backbone, heads)
+    if about.notes:
+        onnx.helper.set_model_props(graph, dict(about.notes))
     write_file(file, graph.SerializeToString(deterministic=True))
     return FaceModel(
         file=file.name,

@@ -1,14 +1,18 @@
 """Jobs that count steps and not epochs: what follows for all of them from ``RunSettings``."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
+from trainer import quantise
 from trainer.common import checkpoint, optimizers
 from trainer.common.checkpoint import CheckpointError
-from trainer.common.distributed import World
+from trainer.common.distributed import World, own_rows
 from trainer.common.job import Course, Job, warm_cosine
 from trainer.common.precision import choose
 from trainer.common.settings import ELSEWHERE, RunSettings
@@ -80,16 +84,17 @@ def start_from(module: nn.Module, run: str, part: str) -> None:
         part: name of the part, such as ``backbone``.
 
     Raises:
-        CheckpointError: there is no such part, or it has another shape.
+        CheckpointError: there is no such part, or it has another shape, or is quantised.
     """
     path = checkpoint.file_of(run)
-    tensors, _ = checkpoint.load(path)
-    section = next((name for name in ("average", "model") if checkpoint.section(name, tensors)), "model")
+    state, _ = _trained(path)
     weights = {
-        name.removeprefix(f"{part}."): tensor
-        for name, tensor in checkpoint.section(section, tensors).items()
-        if name.startswith(f"{part}.")
+        name.removeprefix(f"{part}."): tensor for name, tensor in state.items() if name.startswith(f"{part}.")
     }
+    if quantise.wrapped(weights):
+        raise CheckpointError(
+            f"{path} was fine-tuned for whole numbers (quantise); name the run that it began with"
+        )
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
@@ -97,3 +102,36 @@ def start_from(module: nn.Module, run: str, part: str) -> None:
             f"{path}: its {part} is not of the shape that is to be trained here; set backbone, side, dim and width as "
             "they were there"
         ) from error
+
+
+def start_whole(module: nn.Module, run: str, job: Job) -> bool:
+    """Give a module all that another run has trained, if that was the same kind of module on the same data.
+
+    Args:
+        module: to be trained by ``job``.
+        run: folder of the run, or a checkpoint.
+        job: whose ``identity``, ``sharded`` and ``world`` are known already.
+
+    Returns:
+        Whether it was; if not, the module stays as it is.
+    """
+    state, meta = _trained(checkpoint.file_of(run))
+    like = module.state_dict()
+    about = {key: value for key, value in job.identity.items() if key != "config"}
+    told = {key: meta.get(key) for key in about}
+    if json.dumps(told, sort_keys=True) != json.dumps(about, sort_keys=True) or state.keys() != like.keys():
+        return False
+    own = {id(parameter) for parameter in job.sharded}
+    for name, parameter in module.named_parameters():
+        if id(parameter) in own:
+            state[name] = own_rows(state[name], parameter, job.world)
+    if any(state[name].shape != tensor.shape for name, tensor in like.items()):
+        return False
+    module.load_state_dict(state)
+    return True
+
+
+def _trained(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What a run has trained, averaged where it averages, and what its checkpoint says of it."""
+    tensors, meta = checkpoint.load(path)
+    return checkpoint.section("average", tensors) or checkpoint.section("model", tensors), meta

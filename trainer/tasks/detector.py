@@ -103,7 +103,7 @@ class DetectorSettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_
         if moved:
             raise ValueError(f"augment.{moved[0]} would move faces from their boxes; canvas places them")
         if self.quantise and not self.start:
-            raise ValueError("quantise fine-tunes a trained network: name its run with start")
+            raise ValueError(quantise.NO_START)
 
 
 class Detection(nn.Module):
@@ -208,12 +208,9 @@ class DetectorJob(Stepped):
         It is on the processor. Its weights are quantised where it was trained so; else there are no bits to tell of.
         """
         assert isinstance(module, Detection)  # noqa: S101 - for the type checker
-        # Made anew, not copied: what ``quantise.finish`` does to a copy it does to the original's class as well.
-        network = TinySsd(self.settings.width)
-        if self.settings.quantise:
-            quantise.prepare(fused(network))
-        network.load_state_dict(module.network.state_dict())
-        return network.eval(), quantise.finish(network)
+        network, bits = quantise.deployable(module.network)
+        assert isinstance(network, TinySsd)  # noqa: S101 - for the type checker
+        return network.cpu(), bits
 
 
 def assign(boxes: Tensor, kinds: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:

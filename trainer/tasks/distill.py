@@ -166,8 +166,8 @@ class DistillJob(FaceJob):
             self.backbone, settings.teachers, settings.layers, panel.shapes, head, weights, self.precision
         )
         freeze(student, settings.frozen)
-        self.train_module(student)
         self.sharded = head.sharded if head is not None else []
+        self.train_module(student)
         self._fer_feed: Feed | None = None
         if self._fer is not None:
             sampler = Shuffled(len(self._fer.labels), settings.fer_batch, settings.seed, share_of(world))

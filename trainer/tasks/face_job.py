@@ -8,12 +8,13 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
+from trainer import quantise
 from trainer.backbones import Backbone, make
 from trainer.common.distributed import World
 from trainer.common.feed import Feed, share_of
 from trainer.common.job import Advance, Batch, Say
 from trainer.common.settings import Count, Positive, RunSettings
-from trainer.common.stepped import Stepped, start_from
+from trainer.common.stepped import Stepped, start_from, start_whole
 from trainer.common.synced_norm import synced
 from trainer.data.augment import Augmentation, generator
 from trainer.data.samplers import Shuffled
@@ -31,6 +32,9 @@ class FaceSettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_only
         dim: length of the embedding.
         width: factor of all channels.
         start: a run, or its checkpoint, whose backbone is the start; empty: random weights.
+        quantise: fine-tune with weights and activations of 8 bits in powers of two (``trainer.quantise``); norm layers
+            stay as they are. ``start`` must name a finished run that was not quantised. If that was of this task and
+            these data, what stands behind the backbone begins as it ended there, too.
         people: the faces.
         augment: how far variants of them stray.
         ship: what an export is made with.
@@ -41,9 +45,15 @@ class FaceSettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_only
     dim: Count = 128
     width: Positive = 1.0
     start: str = ""
+    quantise: bool = False
     people: PeopleSettings = PeopleSettings()
     augment: Augmentation = Augmentation()
     ship: shipping.ShipSettings = shipping.ShipSettings()
+
+    def __post_init__(self) -> None:
+        """Refuse what types alone cannot."""
+        if self.quantise and not self.start:
+            raise ValueError(quantise.NO_START)
 
 
 class FaceModule(nn.Module):
@@ -54,6 +64,10 @@ class FaceModule(nn.Module):
     """
 
     backbone: Backbone
+
+    def shipped(self) -> tuple[nn.Module, ...]:
+        """The parts that an export has."""
+        return (self.backbone,)
 
 
 class FaceJob(Stepped):
@@ -87,16 +101,30 @@ class FaceJob(Stepped):
         if settings.start:
             start_from(backbone, settings.start, "backbone")
         self.backbone = backbone
+        self._start = ""
         sampler = Shuffled(len(people.training.labels), settings.batch, settings.seed, share_of(world))
         self.feed = Feed(people.training, sampler, settings.people.damaged, settings.workers, world.device)
 
     def train_module(self, module: nn.Module) -> None:
-        """Train this, its norms over all processes."""
+        """Train this, its norms over all processes; parameters that are ``sharded`` are known already.
+
+        Raises:
+            QuantisationError: it is to be trained for whole numbers, and cannot be.
+        """
+        if self.settings.quantise:
+            assert isinstance(module, FaceModule)  # noqa: S101 - for the type checker
+            self._start = "all of" if start_whole(module, self.settings.start, self) else "the backbone of"
+            for part in module.shipped():
+                quantise.prepare(part)
+            side = module.backbone.side
+            quantise.try_out(module.backbone, torch.zeros(1, 3, side, side))
         super().train_module(synced(module, self.world))
 
     def facts(self) -> list[tuple[str, str]]:
         """The faces and the backbone."""
-        return [*self.people.facts(), ("backbone", f"{self.settings.backbone}, {self.settings.side} pixels")]
+        settings = self.settings
+        tuned = [("fine-tuned for whole numbers", f"{self._start} {settings.start}")] if self._start else []
+        return [*self.people.facts(), ("backbone", f"{settings.backbone}, {settings.side} pixels"), *tuned]
 
     def example(self) -> Batch:
         """The first batch."""
@@ -123,14 +151,16 @@ class FaceJob(Stepped):
     def expression_head(self, module: nn.Module, advance: Advance, say: Say) -> nn.Module:
         """What reads expressions from the backbone in the export."""
         assert isinstance(module, FaceModule)  # noqa: S101 - for the type checker
+        settings = self.settings
         return shipping.fit_expressions(
             module.backbone,
-            self.settings.ship,
+            settings.ship,
             self.people.template,
-            self.settings.workers,
+            settings.workers,
             self.precision,
             advance,
             say,
+            quantised=settings.quantise,
         )
 
 
@@ -140,6 +170,9 @@ def finish(
     """The ROC, and the export."""
     assert isinstance(module, FaceModule)  # noqa: S101 - for the type checker
     judgement = job.judge(module)
+    if job.settings.quantise:
+        say(f"with activations in whole numbers, {judgement.told}")
+        judgement = job.judge(quantise.deployable(module)[0])  # as the agent runs it: only weights are
     judgement.tell(out / "roc.png", say)
     if export is not None:
         head = job.expression_head(module, advance, say).cpu()

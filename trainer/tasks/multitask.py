@@ -88,6 +88,10 @@ class Multitask(FaceModule):
         self._settings = settings
         self._precision = precision
 
+    def shipped(self) -> tuple[nn.Module, ...]:
+        """See ``FaceModule``."""
+        return self.backbone, self.expression
+
     def forward(self, batch: Batch, weights: dict[Objective, float], progress: float) -> dict[str, Tensor]:
         """The objectives with a weight, their weighted sum as ``loss``, and the recognition without its margin.
 
@@ -144,8 +148,8 @@ class MultitaskJob(FaceJob):
         sampler = Shuffled(len(expressive.labels), settings.fer_batch, settings.seed, share_of(world))
         self._expressions = Feed(expressive, sampler, 0, settings.workers, world.device)
         head = IdentityHead(settings.head, faces.classes, settings.dim, settings.seed, world)
-        self.train_module(Multitask(settings, self.backbone, head, self.precision))
         self.sharded = head.sharded
+        self.train_module(Multitask(settings, self.backbone, head, self.precision))
 
     def facts(self) -> list[tuple[str, str]]:
         """The faces, and those with expressions."""

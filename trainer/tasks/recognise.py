@@ -50,8 +50,8 @@ class RecogniseJob(FaceJob):
     def __init__(self, settings: RecogniseSettings, world: World, faces: People) -> None:
         super().__init__(settings, world, faces)
         head = IdentityHead(settings.head, faces.classes, settings.dim, settings.seed, world)
-        self.train_module(Recognition(self.backbone, head, self.precision))
         self.sharded = head.sharded
+        self.train_module(Recognition(self.backbone, head, self.precision))
 
     def batches(self, interval: int) -> Iterator[Batch]:
         """Variants of faces, and whose they are."""

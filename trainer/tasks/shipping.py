@@ -13,6 +13,7 @@ from torch.nn import functional
 from calibration.faces import scaled
 from calibration.fer2013 import LABELS
 from engines import pack
+from trainer import quantise
 from trainer.backbones import Backbone
 from trainer.backbones.heads import ExpressionHead
 from trainer.backbones.pack import About, make_pack, write_face
@@ -23,6 +24,7 @@ from trainer.common.stepped import pixels
 from trainer.data.alignment import Template
 from trainer.data.fer import FerPictures
 from trainer.data.reading import Pictures, load
+from trainer.quantise import Quantised
 from trainer.tasks.verification import Judgement
 
 _BATCH = 64
@@ -62,6 +64,9 @@ def ship(
 ) -> None:
     """Write the face network, or a pack with the detector of another, proved against PyTorch.
 
+    Of a network that was trained for whole numbers the weights are written as they are rounded, and into the file's
+    metadata how many bits of each layer's input stand behind the point: ``bits.LAYER``, or ``bits.HEAD.LAYER``.
+
     Args:
         target: a file ``.onnx``, or the folder of a pack.
         task: that has trained it.
@@ -81,6 +86,11 @@ def ship(
     verified = pack.verify(base)
     face = verified.manifest.face
     points = scaled(face.template, face.side, backbone.side) if template is None else template
+    backbone, bits = quantise.deployable(backbone)
+    deployed = {}
+    for name, head in heads.items():
+        deployed[name], more = quantise.deployable(head)
+        bits |= {f"{name}.{layer}": count for layer, count in more.items()}
     about = About(
         template=tuple((float(x), float(y)) for x, y in points),
         labels=LABELS,
@@ -88,12 +98,13 @@ def ship(
         threshold_basis=judgement.basis,
         licence=settings.licence,
         source=f"`python -m trainer {task}` on faces of SHA-256 {digest}",
+        notes={f"bits.{layer}": str(count) for layer, count in bits.items()},
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".onnx":
-        write_face(target, backbone, heads, about)
+        write_face(target, backbone, deployed, about)
     else:
-        make_pack(target, settings.name, verified, backbone, heads, about)
+        make_pack(target, settings.name, verified, backbone, deployed, about)
 
 
 def fit_expressions(
@@ -104,6 +115,8 @@ def fit_expressions(
     precision: Precision,
     advance: Advance,
     say: Say,
+    *,
+    quantised: bool = False,
 ) -> ExpressionHead:
     """A linear layer that reads expressions from the finished backbone's map, fitted on FER2013.
 
@@ -117,6 +130,7 @@ def fit_expressions(
         precision: of the backbone.
         advance: told of the progress.
         say: told the accuracy on the validation split.
+        quantised: whether the layer is then rounded to 8 bits, as the backbone is (``trainer.quantise``).
 
     Raises:
         Fer2013Error: the data are missing.
@@ -147,6 +161,10 @@ def fit_expressions(
     with torch.no_grad():
         head.linear.weight.copy_(layer.weight / deviation)
         head.linear.bias.copy_(layer.bias - head.linear.weight @ centre)
+        if quantised:
+            rounded = Quantised(head.linear)
+            rounded.peak.copy_(means.abs().max())
+            head.add_module("linear", rounded)
         others, true = found["validation"]
         accuracy = float((head.linear(others).argmax(1) == true).float().mean())
     say(f"expressions read from the backbone: {100 * accuracy:.1f} % on the validation split")

@@ -96,6 +96,10 @@ class Student(FaceModule):
             raise ConfigError("all weights are 0: there is nothing to learn")
         self.register_buffer("fitted", torch.zeros((), dtype=torch.int64))
 
+    def shipped(self) -> tuple[nn.Module, ...]:
+        """See ``FaceModule``."""
+        return self.backbone, self.expression
+
     def _meet(self, teacher: TeacherSettings, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make what stands between the student and one teacher."""
         backbone, name = self.backbone, teacher.name

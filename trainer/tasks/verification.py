@@ -54,13 +54,20 @@ class Judgement:
         """What the metrics show."""
         return {"pair_accuracy": self.accuracy, f"tar_at_far_{FAR:g}": self.tar}
 
+    @property
+    def title(self) -> str:
+        """The accuracy in words."""
+        return f"people held out: {100 * self.accuracy:.2f} % of pairs told rightly"
+
+    @property
+    def told(self) -> str:
+        """The figures in words."""
+        return f"{self.title}; {100 * self.tar:.1f} % of genuine pairs where {100 * FAR:g} % of the others are accepted"
+
     def tell(self, picture: Path, say: Say) -> None:
         """Draw the ROC, and say the figures."""
-        title = f"people held out: {100 * self.accuracy:.2f} % of pairs told rightly"
-        roc_curve(self.curve, title, picture)
-        say(
-            f"{title}; {100 * self.tar:.1f} % of genuine pairs where {100 * FAR:g} % of the others are accepted"
-        )
+        roc_curve(self.curve, self.title, picture)
+        say(self.told)
 
 
 def judge(people: People, embeddings: NDArray[np.float32]) -> Judgement:

@@ -15,6 +15,7 @@ from trainer.losses.contrastive import nt_xent
 from trainer.losses.margin import Margin
 from trainer.losses.partial_fc import PartialFC
 from trainer.losses.processes import gather
+from trainer.quantise import Quantised
 
 
 def network(weight: torch.Tensor) -> torch.nn.Linear:
@@ -72,6 +73,10 @@ def main(folder: Path, rank: int, processes: int) -> None:
         "sampled": np.array(loss.item()),
         "sampled.moved": part.centres.grad.abs().sum((1, 2)).numpy() > 0,
     }
+
+    layer = Quantised(network(weight))
+    layer(faces[mine])
+    out["peak"] = layer.peak.numpy()
 
     np.savez(folder / f"{rank}.npz", allow_pickle=False, **out)
     dist.destroy_process_group()

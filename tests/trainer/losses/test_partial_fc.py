@@ -97,6 +97,11 @@ def test_views_gathered_from_two_processes_are_one_batch(joined):
         np.testing.assert_allclose(part["nt_xent.gradient"], weight.grad, rtol=1e-10)
 
 
+def test_two_processes_round_to_the_grid_of_all_faces(joined):
+    peak = PROBLEM["faces"].abs().max().float().item()
+    assert [part["peak"].item() for part in joined] == [peak, peak]
+
+
 def test_with_half_of_the_classes_two_processes_lose_what_one_does_with_those_alone(joined):
     labels = PROBLEM["labels"] // 4 * 4  # 0, which the first process has, and 4, which the second has
     moved = np.concatenate([part["sampled.moved"] for part in joined])

@@ -117,6 +117,20 @@ def test_without_a_cache_the_teachers_see_what_the_student_sees(distil):
     )
 
 
+def test_a_student_is_fine_tuned_for_whole_numbers_where_it_ended(distil, tmp_path):
+    first = history(distil("steps=8"), tmp_path / "first")
+    job = distil("steps=8", "learning_rate=0.01", f"start={tmp_path / 'first'}", "quantise=true")
+    assert any("all of" in value for _, value in job.facts())
+    fitted = checkpoint.load(tmp_path / "first" / loop.CHECKPOINT)[0]
+    second = history(job, tmp_path / "second")
+    assert second[0]["loss"] < np.mean([line["loss"] for line in first])
+    tuned = checkpoint.load(tmp_path / "second" / loop.CHECKPOINT)[0]
+    standards = [name for name in fitted if name.startswith("model/standards")]
+    assert standards
+    assert all(torch.equal(tuned[name], fitted[name]) for name in standards)
+    assert "model/expression.linear.peak" in tuned
+
+
 def test_mirrored_pictures_have_the_mirrored_features(distil):
     still = [
         f"augment.{effect}=0"
