@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "ImageError",
     "decode_image",
     "read_image",
+    "scaled",
     "square",
     "warp",
 ]
@@ -73,19 +75,24 @@ class FaceFinder:
         return central(image, faces) if faces else None
 
     def template(self, side: int) -> Float32:
-        """Where the five landmarks lie in a chip of another side than the pack's: float32 [5, 2], pixels.
+        """Where the five landmarks lie in a chip of another side than the pack's: float32 [5, 2], pixels."""
+        return scaled(self._face.template, self._face.side, side)
 
-        Pixels are squares: the chip's edge, half a pixel outside the first centre, is what stays at the edge.
-        """
-        middles = np.array(self._face.template, np.float32)
-        return np.asarray((middles + 0.5) * (side / self._face.side) - 0.5, np.float32)
-
-    def aligned(self, image: Image, face: Detection, side: int) -> Image:
-        """The chip of a face: uint8 BGR [side, side, 3]."""
+    def aligned(self, image: Image, face: Detection, side: int, template: Float32 | None = None) -> Image:
+        """The chip of a face: uint8 BGR [side, side, 3], aligned to float32 [5, 2] or the pack's own template."""
         chip = np.empty((side, side, 3), np.uint8)
-        align(image, face.landmarks, self.template(side), chip)
+        align(image, face.landmarks, self.template(side) if template is None else template, chip)
         return chip
 
     def close(self) -> None:
         """Release the networks."""
         self._networks.close()
+
+
+def scaled(template: Sequence[tuple[float, float]], side: int, wanted: int) -> Float32:
+    """Where points of a chip of ``side`` pixels lie in one of ``wanted``: float32 [n, 2], pixels.
+
+    Pixels are squares: the chip's edge, half a pixel outside the first centre, is what stays at the edge.
+    """
+    middles = np.array(template, np.float32)
+    return np.asarray((middles + 0.5) * (wanted / side) - 0.5, np.float32)

@@ -19,7 +19,9 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from calibration.faces import FaceFinder, Image
-from trainer.data.reading import DataError, Pictures, TooMuchDamageError, load, rgb
+from engines.errors import UserError
+from trainer.data.alignment import Template
+from trainer.data.reading import DataError, Pictures, TooMuchDamageError, fit, load, rgb
 from trainer.data.samplers import InOrder
 
 _FORMAT = 1  # part of what the folder is known by: raise it when the meaning of its files changes
@@ -65,18 +67,28 @@ class Photographs(Protocol):
 
 
 class CutFaces:
-    """The face nearest the middle of each photograph, as a source (see ``trainer.data.reading``)."""
+    """The face nearest the middle of each photograph, as a source (see ``trainer.data.reading``).
 
-    def __init__(self, photographs: Photographs, cut: Cut, side: int) -> None:
+    Attributes:
+        left_out: empty: which photographs show no face is seen when they are read.
+    """
+
+    left_out = ""
+
+    def __init__(
+        self, photographs: Photographs, cut: Cut, side: int, template: Template | None = None
+    ) -> None:
         """Cut faces when they are asked for.
 
         Args:
             photographs: where they are.
             cut: how.
             side: of the pictures to give.
+            template: where landmarks are brought; None stands for the pack's.
         """
         self.photographs, self.cut, self.side = photographs, cut, side
         self.labels = photographs.labels
+        self._template = template
         self._finder: tuple[int, FaceFinder] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -94,6 +106,13 @@ class CutFaces:
             self._finder = os.getpid(), FaceFinder(Path(self.cut.pack).expanduser())
         return self._finder[1]
 
+    @property
+    def template(self) -> Template | None:
+        """Where the five points of these faces lie, float32 [5, 2], pixels; None where boxes are cut out."""
+        if self.cut.way == "box":
+            return None
+        return self.finder.template(self.side) if self._template is None else self._template
+
     def read(self, index: int) -> NDArray[np.uint8]:
         """The face: uint8 RGB [side, side, 3].
 
@@ -106,7 +125,7 @@ class CutFaces:
         if face is None:
             raise DataError(f"{self.name(index)}: no face is found in it")
         if self.cut.way == "landmarks":
-            return rgb(self.finder.aligned(image, face, self.side))
+            return rgb(self.finder.aligned(image, face, self.side, self._template))
         return rgb(square_about(image, face.box, self.cut.margin, self.side))
 
     def name(self, index: int) -> str:
@@ -123,6 +142,7 @@ class CutFaces:
             self.cut.way,
             self.cut.margin if self.cut.way == "box" else 0.0,
             self.side,
+            *([] if self._template is None else [self._template.tolist()]),
         )
         return hashlib.sha256(msgspec.json.encode(decisive)).hexdigest()
 
@@ -146,6 +166,7 @@ class KeptFaces:
 
     Attributes:
         labels: int64 [n].
+        items: int64 [n], the number of each one's photograph.
         left_out: which photographs could not be read or show no face; empty when all could.
     """
 
@@ -156,14 +177,14 @@ class KeptFaces:
             DataError: the file is not what it should be.
         """
         self.left_out = told.left_out
-        self._source, self._items = source, np.array(told.items, np.int64)
+        self._source, self.items = source, np.array(told.items, np.int64)
         self._file = folder / "faces.npy"
         self._shape = (len(source.labels), source.side, source.side, 3)
-        if self._items.size and not 0 <= self._items.min() <= self._items.max() < len(source.labels):
+        if self.items.size and not 0 <= self.items.min() <= self.items.max() < len(source.labels):
             raise DataError(
                 f"{folder / _TOLD}: tells of items that the data set does not have; delete the folder"
             )
-        self.labels = source.labels[self._items]
+        self.labels = source.labels[self.items]
         self._opened: NDArray[np.uint8] | None = None
         _ = self._faces  # a file that cannot be used is told now
 
@@ -187,11 +208,16 @@ class KeptFaces:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """The face: uint8 RGB [side, side, 3]."""
-        return np.array(self._faces[self._items[index]])
+        return np.array(self._faces[self.items[index]])
 
     def name(self, index: int) -> str:
         """The photograph that it was cut from."""
-        return self._source.name(int(self._items[index]))
+        return self._source.name(int(self.items[index]))
+
+    @property
+    def template(self) -> Template | None:
+        """See ``CutFaces.template``."""
+        return self._source.template
 
     def digest(self) -> str:
         """What these faces are."""
@@ -199,7 +225,14 @@ class KeptFaces:
 
 
 def cut_faces(
-    photographs: Photographs, cut: Cut, side: int, *, workers: int, limit: int, advance: Advance
+    photographs: Photographs,
+    cut: Cut,
+    side: int,
+    *,
+    workers: int,
+    limit: int,
+    advance: Advance,
+    template: Template | None = None,
 ) -> CutFaces | KeptFaces:
     """The faces on photographs, kept where the settings name a folder.
 
@@ -210,12 +243,13 @@ def cut_faces(
         workers: processes that cut; 0 cuts in this one.
         limit: photographs that may be damaged or without a face.
         advance: told of the progress.
+        template: where landmarks are brought, float32 [5, 2], pixels; None stands for the pack's.
 
     Raises:
         TooMuchDamageError: of more than ``limit`` photographs no face can be had.
         DataError: the folder holds something else, or cannot be written.
     """
-    source = CutFaces(photographs, cut, side)
+    source = CutFaces(photographs, cut, side, template)
     return keep(source, Path(cut.keep).expanduser(), workers, limit, advance) if cut.keep else source
 
 
@@ -279,6 +313,36 @@ def _clear(folder: Path) -> None:
         raise DataError(f"{folder}: holds {others[0]}, which is no kept face; name a folder of its own")
     for name in sorted(ours):  # what says that the faces are whole goes first
         (folder / name).unlink(missing_ok=True)
+
+
+def usual_points(photographs: Photographs, pack: Path, most: int, side: int) -> Template | None:
+    """Where the five points lie in the middle squares of photographs, float32 [5, 2]: medians over some of them.
+
+    Args:
+        photographs: some, spread over all, are looked at; those that cannot be read are passed over.
+        pack: whose detector looks.
+        most: photographs that are looked at.
+        side: of the squares, pixels.
+
+    Returns:
+        Pixels; None where there is no face in any.
+
+    Raises:
+        PackError: the pack is missing or damaged.
+        EngineError: a model does not load.
+    """
+    finder = FaceFinder(pack)
+    count = len(photographs.labels)
+    found = []
+    for item in np.linspace(0, count - 1, min(most, count)).astype(int).tolist():
+        try:
+            face = finder.subject(fit(photographs.photograph(item), side))
+        except UserError:
+            continue
+        if face is not None:
+            found.append(face.landmarks)
+    finder.close()
+    return np.median(found, axis=0).astype(np.float32) if found else None
 
 
 def square_about(

@@ -13,15 +13,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.faces import scaled
 from calibration.fer2013 import (
     CHIP_FROM_IMAGE,
     CHIP_SIDE,
     IMAGE_SIDE,
     LABELS,
+    LANDMARKS,
     SPLITS,
+    TEMPLATE,
     Fer2013Error,
     read_split,
 )
+from trainer.data.alignment import Template, alike, upright
 from trainer.data.split import digest_of_arrays
 
 USAGES = dict(zip(SPLITS, ("Training", "PublicTest", "PrivateTest"), strict=True))
@@ -38,13 +42,14 @@ class FerPictures:
         labels: int64 [n], numbers in ``calibration.fer2013.LABELS``.
     """
 
-    def __init__(self, path: Path, split: str, side: int) -> None:
+    def __init__(self, path: Path, split: str, side: int, template: Template | None = None) -> None:
         """Read one split.
 
         Args:
             path: ``fer2013.npz`` or Kaggle's ``.csv``.
             split: one of ``calibration.fer2013.SPLITS``.
             side: of the pictures to give.
+            template: where the agent's alignment puts the five points, pixels; None stands for the default pack's.
 
         Raises:
             Fer2013Error: the file is missing or is not FER2013.
@@ -52,10 +57,15 @@ class FerPictures:
         read = read_csv if path.suffix.lower() == ".csv" else read_split
         self._images, self.labels = read(path, split)
         self._path, self._split, self._side = path, split, side
-        # From the chip's map to one of another side: the chip's edge, half a pixel out, stays at the edge.
-        factor = side / CHIP_SIDE
-        self._to_chip = factor * CHIP_FROM_IMAGE
-        self._to_chip[:, 2] += (factor - 1) / 2
+        usual = scaled(TEMPLATE, CHIP_SIDE, side)
+        self._aligned_anew = template is not None and not alike(template, usual, side)
+        if template is not None and self._aligned_anew:
+            self._to_chip = upright(np.array(LANDMARKS, np.float32), template)
+        else:
+            # From the chip's map to one of another side: the chip's edge, half a pixel out, stays at the edge.
+            factor = side / CHIP_SIDE
+            self._to_chip = factor * CHIP_FROM_IMAGE
+            self._to_chip[:, 2] += (factor - 1) / 2
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """The face: uint8 RGB [side, side, 3], three equal channels."""
@@ -74,7 +84,8 @@ class FerPictures:
 
     def digest(self) -> str:
         """What these faces are."""
-        return digest_of_arrays(self._images, self.labels)
+        own = (self._to_chip,) if self._aligned_anew else ()
+        return digest_of_arrays(self._images, self.labels, *own)
 
 
 def read_csv(path: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

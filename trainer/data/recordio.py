@@ -18,6 +18,7 @@ Every number comes from a file that may be damaged or made to do harm: each is c
 import os
 import re
 import struct
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +26,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.faces import decode_image
+from calibration.faces import Image, decode_image
 from trainer.data.reading import DataError, fit, rgb
+from trainer.data.split import digest_of_arrays
 
 MAGIC = 0xCED7230A
 _PART = struct.Struct("<II")
 _HEADER = struct.Struct("<IfQQ")
+_START = struct.Struct(
+    "<IIIf16xf"
+)  # the part's two words, the header's flag and label, and a label behind it
 _LENGTH_BITS = 29
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _MOST_BYTES = 64 << 20  # of a record: no picture of a face is larger
@@ -39,6 +44,7 @@ _EXACT = 1 << 24  # up to here a float32 holds every key; beyond, the ranges of 
 _NAMED = 10
 _LINES = re.compile(rb"(?:[0-9]{1,18}\t[0-9]{1,18}\r?\n)*")
 _BLOCK = 1 << 24
+_AT_ONCE = 1 << 16  # records whose offsets are Python numbers at a time
 
 
 class RecordError(DataError):
@@ -129,12 +135,13 @@ class RecordFile:
         Raises:
             RecordError: there is no record with a header.
         """
-        kind, length = self._part(offset)
-        if kind != _WHOLE or length < _HEADER.size + 4:
+        if offset + _START.size > self.size:
             return float(self.record(offset).labels[0])
-        start = self._bytes(offset + _PART.size, _HEADER.size + 4)
-        flag, label, _, _ = _HEADER.unpack_from(start)
-        return float(struct.unpack_from("<f", start, _HEADER.size)[0] if flag else label)
+        magic, word, flag, label, first = _START.unpack(self._bytes(offset, _START.size))
+        # Whole records alone, with a header and a label behind it; any other is read with more care.
+        if magic != MAGIC or not _START.size - _PART.size <= word < 1 << _LENGTH_BITS:
+            return float(self.record(offset).labels[0])
+        return float(first if flag else label)
 
     def _part(self, offset: int) -> tuple[int, int]:
         """Kind and length of the part at ``offset``; it lies within the file."""
@@ -207,19 +214,43 @@ class RecordPictures:
         self.keys, self._offsets = keys[places], offsets[places]
         self.labels = np.unique(raw, return_inverse=True)[1].astype(np.int64)
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """The picture: uint8 RGB [side, side, 3].
+    def photograph(self, index: int) -> Image:
+        """The whole picture: uint8 BGR [height, width, 3].
 
         Raises:
             RecordError: its record cannot be read.
             ImageError: the record holds no picture.
         """
         content = self._file.record(int(self._offsets[index])).content
-        return rgb(fit(decode_image(content, self.name(index)), self._side))
+        return decode_image(content, self.name(index))
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The central square of the picture: uint8 RGB [side, side, 3].
+
+        Raises:
+            RecordError: its record cannot be read.
+            ImageError: the record holds no picture.
+        """
+        return rgb(fit(self.photograph(index), self._side))
 
     def name(self, index: int) -> str:
         """File, key and offset."""
         return f"{self._file.path}, record {self.keys[index]} at byte {self._offsets[index]}"
+
+    def digest(self) -> str:
+        """What these pictures are: SHA-256 over the file's size and the keys, places and classes of all pictures.
+
+        To read the file itself would take as long as an epoch. Pictures that others take the places of, all with the
+        same lengths, are not noticed.
+        """
+        size = np.array([self._file.size], np.int64)
+        return digest_of_arrays(size, self.keys, self._offsets, self.labels)
+
+    def report(self) -> str:
+        """How many records belong to no class, and what is wrong with the first ten; empty when all do."""
+        if not self.left_out_count:
+            return ""
+        return "\n  ".join([f"{self.left_out_count} records have no class", *self.left_out])
 
     def _identity_keys(self, keys: NDArray[np.int64], offsets: NDArray[np.int64]) -> tuple[int, int] | None:
         """The key of the first identity record and the one after the last; None where there are none."""
@@ -279,19 +310,20 @@ class RecordPictures:
         self, keys: NDArray[np.int64], offsets: NDArray[np.int64], places: NDArray[np.int64]
     ) -> Iterator[int]:
         """The label of each record; -1, and left out, where it is none."""
-        for place in places.tolist():
-            offset = int(offsets[place])
-            try:
-                label = self._file.label(offset)
-            except RecordError as error:
-                self._leave_out(str(error))
-                yield -1
-                continue
-            if label.is_integer() and label >= 0:
-                yield int(label)
-            else:
-                self._leave_out(f"record {keys[place]} at byte {offset} has the label {label}")
-                yield -1
+        for start in range(0, len(places), _AT_ONCE):
+            some = places[start : start + _AT_ONCE]
+            for key, offset in zip(keys[some].tolist(), offsets[some].tolist(), strict=True):
+                try:
+                    label = self._file.label(offset)
+                except RecordError as error:
+                    self._leave_out(str(error))
+                    yield -1
+                    continue
+                if label.is_integer() and label >= 0:
+                    yield int(label)
+                else:
+                    self._leave_out(f"record {key} at byte {offset} has the label {label}")
+                    yield -1
 
     def _leave_out(self, why: str) -> None:
         self.left_out_count += 1
@@ -340,8 +372,7 @@ def read_list(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     Raises:
         RecordError: the file cannot be read, or a line is not ``KEY<tab>LABEL...<tab>PATH``.
     """
-    keys: list[int] = []
-    labels: list[int] = []
+    keys, labels = array("q"), array("q")  # a list of numbers would take five times as much
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
@@ -363,6 +394,7 @@ def read_list(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
                 labels.append(int(label))
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}") from error
-    if len(set(keys)) < len(keys):
+    found = np.array(keys, np.int64)
+    if len(np.unique(found)) < len(found):
         raise RecordError(f"{path}: a key comes twice")
-    return np.array(keys, np.int64), np.array(labels, np.int64)
+    return found, np.array(labels, np.int64)

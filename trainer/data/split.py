@@ -6,6 +6,7 @@ A split is between people, never between pictures of one person.
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,12 @@ from numpy.typing import NDArray
 
 from calibration.lfw import Pair, person
 from trainer.data.reading import DataError
+
+_OF_ONE = 10  # most genuine pairs made of one person: nobody is to weigh more than many others
+_FOLDS = 10
+_NOBODY = (
+    "nobody of those held out has two photographs, so nothing can be judged; a greater people.held_out helps"
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,73 @@ def by_share(people: Iterable[str], share: float) -> Split:
         number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
         sides[number < limit].append(name)
     return Split(tuple(sides[False]), tuple(sides[True]))
+
+
+def drawn(labels: NDArray[np.int64], share: float, most: int) -> NDArray[np.bool_]:
+    """Hold out this share of the classes, but no more than ``most``, of those with two pictures: bool [classes].
+
+    For sets without names, in which a class is a number. The same labels give the same classes.
+
+    Args:
+        labels: int64 [n], the class of each picture.
+        share: 0 to 1.
+        most: classes.
+
+    Raises:
+        DataError: there are not two such classes, or the share is too small for two.
+    """
+    counts = np.bincount(labels)
+    order = np.random.default_rng(0).permutation(len(counts))
+    able = order[counts[order] > 1][: min(round(share * len(counts)), most)]
+    if len(able) < 2:
+        raise DataError(_NOBODY)
+    found = np.zeros(len(counts), bool)
+    found[able] = True
+    return found
+
+
+def first_of_each(labels: NDArray[np.int64], classes: NDArray[np.bool_], each: int) -> NDArray[np.int64]:
+    """The first pictures of some classes, no more than ``each`` of one: their numbers, rising, int64 [k].
+
+    Args:
+        labels: int64 [n], the class of each picture.
+        classes: bool [classes], which are wanted.
+        each: of a class.
+    """
+    items = np.flatnonzero(classes[labels])
+    items = items[np.argsort(labels[items], kind="stable")]
+    owners = labels[items]
+    place = np.arange(len(items)) - np.searchsorted(owners, owners)  # among those of the class
+    return np.sort(items[place < each])
+
+
+def made_pairs(photos: Sequence[str]) -> list[Pair]:
+    """Pairs of photographs for want of a list: of each person's some, and as many of different people.
+
+    Args:
+        photos: paths below the root, sorted.
+
+    Raises:
+        DataError: nobody has two photographs, or there are not two people.
+    """
+    by_person: dict[str, list[str]] = {}
+    for photo in photos:
+        by_person.setdefault(person(photo), []).append(photo)
+    draw = np.random.default_rng(0)
+    pairs = []
+    for number, name in enumerate(sorted(by_person)):
+        both = list(combinations(by_person[name], 2))
+        chosen = draw.permutation(len(both))[:_OF_ONE]
+        for first, second in (both[index] for index in sorted(chosen)):
+            pairs.append(Pair(first, second, True, number % _FOLDS))
+    if not pairs or len(by_person) < 2:
+        raise DataError(_NOBODY)
+    people = sorted(by_person)
+    for fold in [pair.fold for pair in pairs]:
+        two = draw.choice(len(people), 2, replace=False)
+        one, other = (str(draw.choice(by_person[people[each]])) for each in two)
+        pairs.append(Pair(one, other, False, fold))
+    return pairs
 
 
 def digest_of_files(root: Path, names: Iterable[str]) -> str:

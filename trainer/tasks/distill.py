@@ -136,7 +136,7 @@ class DistillJob(FaceJob):
         self._fer: Part | None = None
         self._known: NDArray[np.int64] = np.empty(0, np.int64)
         if settings.fer_batch:
-            fer = FerPictures(Path(settings.fer2013).expanduser(), "train", panel.side)
+            fer = FerPictures(Path(settings.fer2013).expanduser(), "train", panel.side, seen.template)
             chosen = _spread(len(fer.labels), settings.fer_faces)
             self._fer = Part(fer, chosen, np.arange(len(chosen), dtype=np.int64))
             self._known = fer.labels[chosen]
@@ -238,7 +238,7 @@ class DistillJob(FaceJob):
         """How well a module tells at most ``limit`` expressions of the validation split; 0: all of them."""
         assert isinstance(module, Student)  # noqa: S101 - for the type checker
         path = Path(self.settings.fer2013).expanduser()
-        faces = FerPictures(path, "validation", self.settings.side)
+        faces = FerPictures(path, "validation", self.settings.side, self.people.template)
         chosen = _spread(len(faces.labels), limit)
         part = Part(faces, chosen, faces.labels[chosen])
         return expressions.measured(
@@ -346,6 +346,9 @@ def build(settings: DistillSettings, world: World, advance: Advance) -> DistillJ
     }
     largest = max([settings.side, *(teacher.side for teacher in teachers.values())])
     seen = people.find(settings.people, largest, settings.workers, world, advance)
+    for name, teacher in teachers.items():
+        if teacher.face is not None:
+            people.check_alignment(f"teacher {name}", teacher.face, seen)
     judged = (
         seen
         if largest == settings.side

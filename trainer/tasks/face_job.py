@@ -155,6 +155,7 @@ class FaceJob(Stepped):
         return shipping.fit_expressions(
             module.backbone,
             settings.ship,
+            self.people.template,
             settings.workers,
             self.precision,
             advance,
@@ -182,6 +183,7 @@ def finish(
             module.backbone.cpu(),
             {"emotion": head},
             base,
+            job.people.template,
             job.settings.ship,
             judgement,
             job.people.digest,

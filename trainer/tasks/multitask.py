@@ -141,10 +141,10 @@ class MultitaskJob(FaceJob):
 
     def __init__(self, settings: MultitaskSettings, world: World, faces: People) -> None:
         fer = Path(settings.fer2013).expanduser()
-        expressive = FerPictures(fer, "train", settings.side)
+        expressive = FerPictures(fer, "train", settings.side, faces.template)
         super().__init__(settings, world, faces, {"fer2013_sha256": expressive.digest()})
         self.elsewhere |= {"fer2013"}
-        self._validation = FerPictures(fer, "validation", settings.side)
+        self._validation = FerPictures(fer, "validation", settings.side, faces.template)
         sampler = Shuffled(len(expressive.labels), settings.fer_batch, settings.seed, share_of(world))
         self._expressions = Feed(expressive, sampler, 0, settings.workers, world.device)
         head = IdentityHead(settings.head, faces.classes, settings.dim, settings.seed, world)

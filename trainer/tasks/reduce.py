@@ -231,6 +231,7 @@ def build(settings: ReduceSettings, world: World, advance: Advance) -> ReduceJob
     if settings.dim > teacher.dim:
         raise ConfigError(f"dim = {settings.dim}, and the teacher's embedding has {teacher.dim} numbers")
     found = people.find(settings.people, teacher.side, settings.workers, world, advance)
+    people.check_alignment(f"the teacher {settings.teacher}", teacher.pack.manifest.face, found)
     return ReduceJob(settings, world, found, teacher, advance)
 
 

@@ -7,6 +7,7 @@ relational distillation (distances and angles) stands beside it. The teacher is 
 from collections.abc import Iterator
 from functools import cached_property, partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -148,9 +149,8 @@ def build(settings: RelateSettings, world: World, advance: Advance) -> RelateJob
     teacher = open_teacher(settings.teacher, settings.threads)
     shown = people.find(settings.people, teacher.side, settings.workers, world, advance)
     faces = people.find(settings.people, settings.side, settings.workers, world, advance)
-    if [shown.training.name(item) for item in range(len(shown.training.labels))] != [
-        faces.training.name(item) for item in range(len(faces.training.labels))
-    ]:
+    people.check_alignment(f"the teacher {settings.teacher}", teacher.pack.manifest.face, shown)
+    if not np.array_equal(shown.training.numbers, faces.training.numbers):
         raise ConfigError(
             "teacher and student would not see the same faces; delete the folder people.cut.keep"
         )

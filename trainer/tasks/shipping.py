@@ -10,7 +10,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calibration.faces import FaceFinder
+from calibration.faces import scaled
 from calibration.fer2013 import LABELS
 from engines import pack
 from trainer import quantise
@@ -21,6 +21,7 @@ from trainer.common.job import Advance, Say
 from trainer.common.precision import Precision
 from trainer.common.settings import NotNegative, Whole
 from trainer.common.stepped import pixels
+from trainer.data.alignment import Template
 from trainer.data.fer import FerPictures
 from trainer.data.reading import Pictures, load
 from trainer.quantise import Quantised
@@ -56,6 +57,7 @@ def ship(
     backbone: Backbone,
     heads: Mapping[str, nn.Module],
     base: Path,
+    template: Template | None,
     settings: ShipSettings,
     judgement: Judgement,
     digest: str,
@@ -70,7 +72,9 @@ def ship(
         task: that has trained it.
         backbone: in evaluation mode, on the processor.
         heads: ``emotion``, and ``embedding`` if the summary is not it.
-        base: the pack whose detector and template the faces were cut with.
+        base: the pack whose detector finds the faces.
+        template: where their five points lie in what was trained on, float32 [5, 2], and the agent is to bring them;
+            None stands for the base's.
         settings: names.
         judgement: of the embedding.
         digest: of the data.
@@ -80,16 +84,15 @@ def ship(
         PackError: the base is missing or damaged.
     """
     verified = pack.verify(base)
-    finder = FaceFinder(base)
-    template = tuple((float(x), float(y)) for x, y in finder.template(backbone.side))
-    finder.close()
+    face = verified.manifest.face
+    points = scaled(face.template, face.side, backbone.side) if template is None else template
     backbone, bits = quantise.deployable(backbone)
     deployed = {}
     for name, head in heads.items():
         deployed[name], more = quantise.deployable(head)
         bits |= {f"{name}.{layer}": count for layer, count in more.items()}
     about = About(
-        template=template,
+        template=tuple((float(x), float(y)) for x, y in points),
         labels=LABELS,
         threshold=round(judgement.threshold, 4),
         threshold_basis=judgement.basis,
@@ -107,6 +110,7 @@ def ship(
 def fit_expressions(
     backbone: Backbone,
     settings: ShipSettings,
+    template: Template | None,
     workers: int,
     precision: Precision,
     advance: Advance,
@@ -121,6 +125,7 @@ def fit_expressions(
     Args:
         backbone: in evaluation mode.
         settings: data and penalty.
+        template: where the five points of a face lie in what the backbone reads; None stands for the default pack's.
         workers: processes that read.
         precision: of the backbone.
         advance: told of the progress.
@@ -131,7 +136,7 @@ def fit_expressions(
         Fer2013Error: the data are missing.
     """
     found = {
-        split: _means(backbone, settings, split, workers, precision, advance)
+        split: _means(backbone, settings, template, split, workers, precision, advance)
         for split in ("train", "validation")
     }
     means, labels = found["train"]
@@ -169,13 +174,14 @@ def fit_expressions(
 def _means(
     backbone: Backbone,
     settings: ShipSettings,
+    template: Template | None,
     split: str,
     workers: int,
     precision: Precision,
     advance: Advance,
 ) -> tuple[Tensor, Tensor]:
     """Means over the backbone's map, float32 [n, channels], and labels int64 [n] of a split."""
-    source = FerPictures(Path(settings.expressions).expanduser(), split, backbone.side)
+    source = FerPictures(Path(settings.expressions).expanduser(), split, backbone.side, template)
     count = len(source.labels)
     wanted = min(settings.expression_faces or count, count)
     # Spread over the split: a file may be sorted by label.

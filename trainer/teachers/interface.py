@@ -7,6 +7,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from engines.errors import UserError
+from engines.pack import FaceModel
 from trainer.common.settings import Count, NotNegative, Positive, Whole
 
 SUMMARY = "summary"
@@ -121,10 +122,12 @@ class Teacher(Protocol):
     Attributes:
         side: of its pictures, pixels.
         sha256: of all that its answers depend on.
+        face: what its pack says of it; None where it comes from none.
     """
 
     side: int
     sha256: str
+    face: FaceModel | None
 
     def __call__(self, pictures: Tensor) -> dict[str, Tensor]:
         """Its answers for pictures uint8 RGB [n, 3, side, side], float32 on the pictures' device.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engines.pack import FaceModel
 from trainer.backbones import Backbone, BackboneError, make
 from trainer.backbones.timm import TimmBackbone
 from trainer.common import checkpoint
@@ -31,7 +32,10 @@ class ModuleTeacher:
         side: of its pictures.
         sha256: of its weights and whatever else decides.
         module: in evaluation mode, without gradients.
+        face: None: no pack says how it wants faces.
     """
+
+    face: FaceModel | None = None
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ class OnnxTeacher:
     Attributes:
         side: of its pictures.
         sha256: of the file, and of the names of the answers.
+        face: what its pack says of it; None where it is a file.
     """
 
     def __init__(self, settings: TeacherSettings, source: str, answers: Sequence[str], threads: int) -> None:
@@ -40,7 +41,8 @@ class OnnxTeacher:
         """
         path = Path(source).expanduser()
         try:
-            file = pack.verify(path).face if path.is_dir() else path
+            verified = pack.verify(path) if path.is_dir() else None
+            file = path if verified is None else verified.face
             model = onnx.load(str(file))
             names = {
                 answer: answer.removeprefix(LAYER)
@@ -60,6 +62,7 @@ class OnnxTeacher:
             raise TeacherError(f"teacher {settings.name}: {error}") from error
         except Exception as error:  # neither onnx's nor ONNX Runtime's errors have a common class
             raise TeacherError(f"teacher {settings.name}: {path} cannot be loaded ({error})") from error
+        self.face = None if verified is None else verified.manifest.face
         self._names = names
         inputs = self._session.get_inputs()
         shape = inputs[0].shape

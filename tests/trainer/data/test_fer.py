@@ -1,10 +1,13 @@
 import csv
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 
+from calibration.faces import FaceFinder
 from calibration.fer2013 import Fer2013Error, read_split, to_chip
+from trainer.data.alignment import insightface
 from trainer.data.fer import USAGES, FerPictures, read_csv
 from trainer.data.reading import Pictures
 
@@ -51,6 +54,26 @@ def test_a_face_is_the_chip_that_the_evaluation_makes(fer2013):
     assert image.shape == (3, 150, 150)
     assert label == labels[7]
     assert "test image 7" in source.name(7)
+
+
+def test_faces_are_brought_to_another_template_if_the_agent_is_to_do_so(tables, pack):
+    folder, _ = tables
+    table, template = folder / "fer2013.csv", insightface(112)
+    usual, other = FerPictures(table, "train", 112), FerPictures(table, "train", 112, template)
+    assert other.digest() != usual.digest()
+    finder = FaceFinder(pack.path)
+    assert FerPictures(table, "train", 112, finder.template(112)).digest() == usual.digest()
+    found = []
+    for item in range(len(other.labels)):
+        framed = cv2.copyMakeBorder(other.read(item), 56, 56, 56, 56, cv2.BORDER_REPLICATE)
+        face = finder.subject(framed)
+        if face is not None:
+            found.append(face.landmarks - 56)
+    finder.close()
+    assert len(found) > 5
+    assert (
+        np.abs(np.median(found, axis=0) - template).mean() < 5
+    )  # by the pack's template eyes are 18 pixels higher
 
 
 def test_a_smaller_chip_shows_the_same_part_of_the_face(tables):

@@ -8,44 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.errors import UserError
+from tests.trainer.data.records import WORD, packed, write, written
 from trainer.data.reading import Pictures, load
 from trainer.data.recordio import MAGIC, RecordError, RecordFile, RecordPictures, read_index, read_list
 from trainer.data.samplers import InOrder
-
-WORD = struct.pack("<I", MAGIC)
-
-
-def packed(labels, content: bytes, key: int = 0) -> bytes:
-    """A record's bytes: one label stands in the header, several behind it."""
-    if np.isscalar(labels):
-        return struct.pack("<IfQQ", 0, labels, key, 0) + content
-    return struct.pack("<IfQQ", len(labels), 0.0, key, 0) + np.array(labels, "<f4").tobytes() + content
-
-
-def written(data: bytes) -> bytes:
-    """A record as dmlc-core's writer makes it: cut wherever the magic number stands at a multiple of four."""
-    parts, start = [], 0
-    for at in range(0, len(data) // 4 * 4, 4):
-        if data[at : at + 4] == WORD:
-            parts.append(data[start:at])
-            start = at + 4
-    parts.append(data[start:])
-    out = b""
-    for number, part in enumerate(parts):
-        kind = 0 if len(parts) == 1 else 1 if number == 0 else 3 if number == len(parts) - 1 else 2
-        out += WORD + struct.pack("<I", kind << 29 | len(part)) + part + bytes(-len(part) % 4)
-    return out
-
-
-def write(path, records: dict[int, bytes]):
-    """``path`` with these records, and its index."""
-    offsets, whole = {}, b""
-    for key, data in records.items():
-        offsets[key] = len(whole)
-        whole += written(data)
-    path.write_bytes(whole)
-    path.with_suffix(".idx").write_text("".join(f"{key}\t{offset}\n" for key, offset in offsets.items()))
-    return path
 
 
 def face(number: int, kind: str = ".png") -> bytes:
@@ -95,6 +61,16 @@ def test_beyond_what_float32_can_count_the_own_labels_are_taken(tmp_path):
     big = float(2**24 + 2)
     records = {0: packed([big, big], b"")} | {key: packed(float(key // 2), face(key)) for key in (1, 2, 3)}
     assert RecordPictures(write(tmp_path / "a.rec", records), 8).labels.tolist() == [0, 1, 1]
+
+
+def test_another_order_other_classes_or_another_file_is_another_digest(rec, tmp_path):
+    digest = RecordPictures(rec, 8).digest()
+    assert RecordPictures(write(tmp_path / "copy.rec", insightface()), 16).digest() == digest
+    for changed in (
+        {8: packed([3.0, 5.0], b""), 9: packed([5.0, 7.0], b"")},
+        {6: packed(2.0, face(6) + bytes(4))},
+    ):
+        assert RecordPictures(write(tmp_path / "other.rec", insightface() | changed), 8).digest() != digest
 
 
 def test_a_list_decides_the_classes_and_which_records_are_used(rec):
@@ -159,6 +135,7 @@ def test_an_index_beyond_the_end_is_damage_of_that_record(tmp_path):
     assert source.left_out_count == 3
     assert f"{path}, byte 1000000" in source.left_out[0]
     assert "no record begins here" in source.left_out[2]
+    assert source.report().startswith("3 records have no class\n  ")
     with pytest.raises(RecordError, match="more than 2 records have no class"):
         RecordPictures(path, 8, limit=2)
 

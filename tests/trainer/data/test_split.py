@@ -5,7 +5,16 @@ from hypothesis import strategies as st
 
 from calibration.lfw import Pair, all_photographs, person, read_pairs
 from trainer.data.reading import DataError
-from trainer.data.split import Split, by_pairs, by_share, digest_of_arrays, digest_of_files
+from trainer.data.split import (
+    Split,
+    by_pairs,
+    by_share,
+    digest_of_arrays,
+    digest_of_files,
+    drawn,
+    first_of_each,
+    made_pairs,
+)
 
 
 def test_nobody_of_lfws_test_is_trained_on(lfw):
@@ -78,3 +87,34 @@ def test_the_digest_of_arrays_knows_type_shape_and_content():
     others = [np.zeros((3, 2), np.uint8), np.zeros((2, 3), np.int8), np.ones((2, 3), np.uint8)]
     assert len({digest_of_arrays(array) for array in [zeros, *others]}) == 4
     assert digest_of_arrays(zeros) == digest_of_arrays(zeros.copy(order="F"))
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=120), st.floats(0.1, 1), st.integers(2, 8))
+def test_people_without_names_are_held_out_by_number_if_pairs_can_be_made_of_them(labels, share, most):
+    labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    counts = np.bincount(labels)
+    able = int((counts > 1).sum())
+    wanted = min(round(share * len(counts)), most, able)
+    if wanted < 2:
+        with pytest.raises(DataError, match="two photographs"):
+            drawn(labels, share, most)
+        return
+    found = drawn(labels, share, most)
+    assert found.sum() == wanted
+    assert (counts[found] > 1).all()
+    assert (drawn(labels, share, most) == found).all()
+    items = first_of_each(labels, found, 3)
+    for number in np.flatnonzero(found):
+        assert items[labels[items] == number].tolist() == np.flatnonzero(labels == number)[:3].tolist()
+    assert found[labels[items]].all()
+
+
+def test_pairs_are_made_of_everybody_and_as_many_of_strangers():
+    photos = [f"{name}/{number}" for name, count in (("a", 2), ("b", 6), ("c", 1)) for number in range(count)]
+    pairs = made_pairs(photos)
+    genuine = [pair for pair in pairs if pair.genuine]
+    assert [person(pair.first) for pair in genuine] == ["a"] + ["b"] * 10
+    assert len(pairs) == 2 * len(genuine)
+    assert all(person(pair.first) != person(pair.second) for pair in pairs if not pair.genuine)
+    with pytest.raises(DataError, match="two photographs"):
+        made_pairs(["a/0", "b/0"])
