@@ -15,9 +15,10 @@ from agent import networks
 from agent.config import Config
 from agent.perception.chain import Networks
 from agent.perception.types import Image
-from calibration import gate, int8, material, representative, sensitivity
+from calibration import fidelity, gate, int8, material, representative, sensitivity
 from calibration.fer2013 import CHIP_SIDE, LABELS
-from calibration.gate import Evidence, FaceJudge, GateReport
+from calibration.fidelity import Evidence
+from calibration.gate import FaceJudge, GateReport
 from calibration.lfw import read_pairs
 from calibration.material import MaterialError, Progress
 from engines import gates
@@ -183,7 +184,7 @@ class Bench:
 
         def detector_harm(model: onnx.ModelProto) -> float:
             candidate = self._candidate(None, model)
-            found = gate.compare_detectors(self.reference, candidate, scenes, self.config, quiet)
+            found = fidelity.compare_detectors(self.reference, candidate, scenes, self.config, quiet)
             candidate.detector.close()
             return sensitivity.detector_harm(found, limits) if found else 0.0
 
@@ -220,7 +221,7 @@ class Bench:
         def detector_passes(kept: list[str]) -> bool:
             assert quantised.detector is not None  # noqa: S101 # asked only where there is one
             candidate = self._candidate(None, int8.restore(quantised.detector, kept))
-            found = gate.compare_detectors(
+            found = fidelity.compare_detectors(
                 self.reference, candidate, judge.evidence.scenes, self.config, self.progress
             )
             candidate.detector.close()
@@ -295,7 +296,7 @@ class Bench:
         reasons = gate.face_reasons(face, judge.limits)
         detector = None
         if not detector_is_reference:
-            detector = gate.compare_detectors(
+            detector = fidelity.compare_detectors(
                 self.reference, candidate, judge.evidence.scenes, self.config, self.progress
             )
             reasons += gate.detector_reasons(detector, judge.limits)

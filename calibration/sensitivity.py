@@ -11,7 +11,8 @@ import onnx
 from msgspec import Struct
 
 from agent.config import Gate as Limits
-from calibration.gate import Detections, FaceReport
+from calibration.fidelity import Detections
+from calibration.gate import FaceReport
 from calibration.int8 import layers, restore
 from calibration.material import Progress
 

@@ -16,6 +16,8 @@ _LEAST_SIDE = 32
 _MAKERS: dict[str, Callable[[int, int, float], Backbone]] = {
     "ghostfacenet-v1": lambda *sizes: GhostFaceNet(1, 1, *sizes),
     "ghostfacenet-v1-2": lambda *sizes: GhostFaceNet(1, 2, *sizes),
+    "ghostfacenet-v1-plain": lambda *sizes: GhostFaceNet(1, 1, *sizes, ghost=False),
+    "ghostfacenet-v1-2-plain": lambda *sizes: GhostFaceNet(1, 2, *sizes, ghost=False),
     "ghostfacenet-v2": lambda *sizes: GhostFaceNet(2, 1, *sizes),
     "ghostfacenet-v2-2": lambda *sizes: GhostFaceNet(2, 2, *sizes),
     "mobilefacenet": MobileFaceNet,
@@ -24,7 +26,8 @@ _MAKERS: dict[str, Callable[[int, int, float], Backbone]] = {
 }
 
 NAMES = (*_MAKERS, f"{_TIMM}NAME", f"{_TRUNK}PACK")
-"""What ``make`` knows. ``-2`` is GhostFaceNet's own mark for a first convolution of stride 2."""
+"""What ``make`` knows. ``-2`` is GhostFaceNet's own mark for a first convolution of stride 2; in
+``-plain`` 1×1 convolutions stand where ghost modules would, to compare with."""
 
 
 def make(name: str, side: int = 112, dim: int = 128, width: float = 1.0) -> Backbone:

@@ -57,6 +57,13 @@ class GhostModule(nn.Module):
         return out if self.attention is None else out * self.attention(x)
 
 
+def _features(inputs: int, outputs: int, *, active: bool, attention: bool, ghost: bool) -> nn.Module:
+    """A ghost module, or the ordinary 1×1 convolution that it stands for."""
+    if ghost:
+        return GhostModule(inputs, outputs, active=active, attention=attention)
+    return convolution(inputs, outputs, active=active)
+
+
 class DecoupledAttention(nn.Module):
     """DFC attention: what lies in the same row and column, at half the resolution, weighs each cell and channel."""
 
@@ -90,7 +97,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A residual block of two ghost modules; a stride lies between them."""
+    """A residual block of two ghost modules, or two 1×1 convolutions; a stride lies between them."""
 
     def __init__(
         self,
@@ -102,14 +109,15 @@ class Bottleneck(nn.Module):
         *,
         excited: bool,
         attention: bool,
+        ghost: bool,
     ) -> None:
         super().__init__()
-        steps: list[nn.Module] = [GhostModule(inputs, inside, active=True, attention=attention)]
+        steps = [_features(inputs, inside, active=True, attention=attention, ghost=ghost)]
         if stride > 1:
             steps.append(convolution(inside, inside, kernel, stride, groups=inside, active=False))
         if excited:
             steps.append(SqueezeExcitation(inside))
-        steps.append(GhostModule(inside, outputs, active=False))
+        steps.append(_features(inside, outputs, active=False, attention=False, ghost=ghost))
         self.main = nn.Sequential(*steps)
         self.skip = (
             nn.Identity()
@@ -129,7 +137,9 @@ class Bottleneck(nn.Module):
 class GhostFaceNet(Backbone):
     """GhostFaceNet; the published ones have width 1.3, 512 dimensions and 112×112 pixels."""
 
-    def __init__(self, version: int, stride: int, side: int, dim: int, width: float) -> None:
+    def __init__(
+        self, version: int, stride: int, side: int, dim: int, width: float, *, ghost: bool = True
+    ) -> None:
         """Make one with random weights.
 
         Args:
@@ -138,6 +148,8 @@ class GhostFaceNet(Backbone):
             side: of the pictures in pixels.
             dim: length of the summary.
             width: factor of all channels.
+            ghost: with ghost modules; without, 1×1 convolutions (and no attention) stand in their places, to show what
+                ghost modules cost or save.
         """
         blocks = list(_BLOCKS)
         if version == 1:
@@ -152,7 +164,16 @@ class GhostFaceNet(Backbone):
             inner, outputs = rounded(inside * width, _DIVISOR), rounded(out * width, _DIVISOR)
             attention = version == 2 and number >= _WITHOUT_ATTENTION
             made.append(
-                Bottleneck(channels, inner, outputs, kernel, step, excited=excited, attention=attention)
+                Bottleneck(
+                    channels,
+                    inner,
+                    outputs,
+                    kernel,
+                    step,
+                    excited=excited,
+                    attention=attention,
+                    ghost=ghost,
+                )
             )
             channels = outputs
         self.blocks = nn.Sequential(*made)

@@ -14,6 +14,7 @@ DIM = 32
 SMALL = {
     "ghostfacenet-v1": (112, 0.25),
     "ghostfacenet-v1-2": (112, 0.25),
+    "ghostfacenet-v1-plain": (64, 0.25),
     "ghostfacenet-v2": (112, 0.25),
     "ghostfacenet-v2-2": (150, 0.25),
     "mobilefacenet": (112, 0.25),

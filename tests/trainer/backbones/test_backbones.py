@@ -82,6 +82,22 @@ def test_ghostfacenet_v2_has_exactly_the_authors_parameters():
     assert sum(each.numel() for each in backbone.buffers() if each.dim()) == 84_568
 
 
+def test_plain_convolutions_make_the_channels_that_ghost_modules_make_at_a_greater_cost():
+    """Nothing else is another, or a comparison would not be of ghost modules."""
+    ghost, plain = (make(name, 112, 512, 1.3) for name in ("ghostfacenet-v1", "ghostfacenet-v1-plain"))
+    assert not any(isinstance(each, GhostModule) for each in plain.modules())
+    others = [
+        {
+            name: tuple(each.shape)
+            for name, each in backbone.named_parameters()
+            if not name.startswith("blocks") or "skip" in name
+        }
+        for backbone in (ghost, plain)
+    ]
+    assert others[0] == others[1]
+    assert multiply_adds(plain, 112) > 1.5 * multiply_adds(ghost, 112)
+
+
 @pytest.mark.parametrize("name", ["ghostfacenet-v2", "mobilefacenet", "ir50"])
 def test_half_the_width_costs_a_good_third_at_most(name):
     full, half = (make(name, 112, 64, width) for width in (1.0, 0.5))
