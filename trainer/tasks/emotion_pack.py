@@ -31,6 +31,7 @@ _CHIP = "chip"
 _NORM = "norm."
 _PIXELS = f"{_NORM}{EMOTION}.input.scale"
 _HALF_RANGE = 127.5
+_APART = "; expressions: "  # in a manifest, between what is said of the base and of the network beside it
 _BATCHES = (1, 3)  # of the chips of noise on which an export is proved
 
 
@@ -205,8 +206,8 @@ def write(target: Path, name: str, base: Pack, graph: onnx.ModelProto, *, licenc
             was,
             file=file.name,
             sha256=file_digest(file),
-            licence=f"{was.licence}; expressions: {licence}",
-            source=f"{was.source}; expressions: {source}",
+            licence=f"{was.licence.partition(_APART)[0]}{_APART}{licence}",
+            source=f"{was.source.partition(_APART)[0]}{_APART}{source}",
             labels=LABELS,
         )
 

@@ -27,7 +27,7 @@ from trainer.common.distributed import World
 from trainer.common.proof import runtime_answers
 from trainer.common.settings import convert, read_table
 from trainer.tasks import load
-from trainer.tasks.emotion_pack import Expressions, beside, prove
+from trainer.tasks.emotion_pack import Expressions, beside, prove, write
 
 
 def quiet(what, count, total):
@@ -121,6 +121,17 @@ def test_the_card_says_what_was_measured_through_the_export(trained):
     assert "| test (private test) | 96 |" in card
     assert "brought to 48×48 by two matrix products" in card
     assert "private test" in verify(trained[1]).manifest.face.source
+
+
+def test_another_network_takes_the_place_of_the_first(trained, tmp_path):
+    made = verify(trained[1])
+    graph = onnx.load(made.face)
+    for target in (tmp_path / "pack", tmp_path / "alone" / "face.onnx"):
+        write(target, "again", made, graph, licence="mine", source="made again")
+    face = verify(tmp_path / "pack").manifest.face
+    assert face.source.count("; expressions: ") == face.licence.count("; expressions: ") == 1
+    assert face.source.endswith("; expressions: made again")
+    assert (tmp_path / "alone" / "face.onnx").read_bytes() == made.face.read_bytes()
 
 
 def test_both_networks_can_adapt_each_for_itself(trained):
