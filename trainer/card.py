@@ -1,7 +1,7 @@
-"""The model card of the emotion branch: the export writes what it measured, people the rest."""
+"""Model cards of what reads expressions: the export writes what it measured, people the rest."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from trainer.config import EmotionConfig
 from trainer.metrics import Metrics
 
 BY_HAND = "<!-- Above this line the export writes; below it people do, and the export keeps it. -->"
+
+IMAGES = ("FER2013", "images", "validation (public test)", "test (private test)")
+"""The data set of images, what its items are, and its splits for validation and test."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,6 @@ def render(report: Report, labels: Sequence[str]) -> str:
     """The measured part of the card, as Markdown."""
     config, test = report.config, report.test
     data, unit, validation_name, test_name = _words(config)
-    recall = test.confusion.diagonal() / np.maximum(test.confusion.sum(axis=1), 1)
     facts: list[tuple[str, Any]] = [
         ("file", f"`emotion.onnx`, {report.file_bytes:,} bytes"),
         ("SHA-256", f"`{report.file_sha256}`"),
@@ -54,47 +56,79 @@ def render(report: Report, labels: Sequence[str]) -> str:
         ("trunk SHA-256", f"`{report.trunk_sha256}` (nodes and weights up to `features`)"),
         ("seed", config.seed),
     ]
-    lines = [
-        "# Emotion branch",
-        "",
-        "Reads the expression from the face network's feature map: one run gives embedding and expression.",
+    return sheet(
+        "Emotion branch",
+        "Reads the expression from the face network's feature map: one run gives embedding and expression.\n"
         "Trained with `python -m trainer emotion`; the trunk stays as it was published.",
+        facts,
+        (data, unit),
+        {validation_name: report.validation, test_name: test},
+        labels,
+        _recipe(config),
+    )
+
+
+def sheet(
+    title: str,
+    what: str,
+    facts: Sequence[tuple[str, Any]],
+    data: tuple[str, str],
+    measured: Mapping[str, Metrics],
+    labels: Sequence[str],
+    recipe: str,
+) -> str:
+    """The measured part of a card, as Markdown.
+
+    Args:
+        title: of the card.
+        what: it describes, in whole lines.
+        facts: names and values.
+        data: name of the data set, and what its items are called.
+        measured: through the exported file, by the names of the splits; the last is the test.
+        labels: of the expressions.
+        recipe: how the weights came about.
+    """
+    name, unit = data
+    confusion = list(measured.values())[-1].confusion
+    lines = [
+        f"# {title}",
+        "",
+        what,
         "",
         "| | |",
         "| --- | --- |",
-        *(f"| {name} | {value} |" for name, value in facts),
+        *(f"| {fact} | {value} |" for fact, value in facts),
         "",
         "## Accuracy, through ONNX Runtime from image to logits",
         "",
-        f"| {data} split | {unit} | accuracy | balanced accuracy | NLL (nats) | calibration error |",
+        f"| {name} split | {unit} | accuracy | balanced accuracy | NLL (nats) | calibration error |",
         "| --- | --- | --- | --- | --- | --- |",
-        _accuracy_row(validation_name, report.validation),
-        _accuracy_row(test_name, test),
+        *(_accuracy_row(split, metrics) for split, metrics in measured.items()),
         "",
         f"Confusion on the test split (rows: true, columns: predicted, {unit}):",
         "",
-        *_confusion(test.confusion, recall, labels),
+        *_confusion(confusion, labels),
         "",
         "## Recipe",
         "",
-        textwrap.fill(_recipe(config), 110),
+        textwrap.fill(recipe, 110),
         "",
     ]
     return "\n".join(lines)
 
 
-def write(path: Path, report: Report, labels: Sequence[str]) -> None:
-    """Write the card; what stands below ``BY_HAND`` in an existing one stays."""
+def write(path: Path, measured: str) -> None:
+    """Write the card, its measured part made anew; what stands below ``BY_HAND`` in an existing one stays."""
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
     by_hand = old.partition(BY_HAND)[2] or "\n"
-    path.write_text(f"{render(report, labels)}\n{BY_HAND}{by_hand}", encoding="utf-8")
+    path.write_text(f"{measured}\n{BY_HAND}{by_hand}", encoding="utf-8")
 
 
 def _words(config: EmotionConfig) -> tuple[str, str, str, str]:
     """The data set, what its items are, and its splits for validation and test."""
     clips = config.clips
     if not clips.kind:
-        return "FER2013", "images", "validation (public test)", "test (private test)"
+        return IMAGES
     named = {"ferv39k": "FERV39K", "dfew": f"DFEW, fold {clips.fold}", "lists": "own clips"}
     held_out = f"validation ({100 * clips.held_out:g} % of the training split)"
     return named[clips.kind], "clips", held_out, "test; accuracy is WAR, balanced accuracy UAR"
@@ -136,8 +170,9 @@ def _accuracy_row(name: str, metrics: Metrics) -> str:
     )
 
 
-def _confusion(confusion: NDArray[np.int64], recall: NDArray[np.float64], labels: Sequence[str]) -> list[str]:
+def _confusion(confusion: NDArray[np.int64], labels: Sequence[str]) -> list[str]:
     """The confusion matrix as a Markdown table, with the share found of each class."""
+    recall = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
     return [
         f"| | {' | '.join(labels)} | found |",
         f"| --- |{' ---: |' * (len(labels) + 1)}",

@@ -156,7 +156,10 @@ def compare(comparison: Comparison, out: Path, advance: Advance) -> Iterator[Res
             folder = out.absolute() / name / str(seed)
             own = merged(comparison.settings, variant.settings)
             if variant.before is not None:
-                earlier, wanted = folder / "before", load(variant.before.task).settings.__struct_fields__
+                earlier, task = folder / "before", load(variant.before.task)
+                wanted = task.of(
+                    merged(comparison.settings, variant.before.settings)
+                ).settings.__struct_fields__
                 shared = {key: value for key, value in comparison.settings.items() if key in wanted}
                 _train(variant.before.task, merged(shared, variant.before.settings), seed, earlier, advance)
                 own = {key: str(earlier) if value == BEFORE else value for key, value in own.items()}
@@ -185,7 +188,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
 
 def _train(name: str, settings: Settings, seed: int, folder: Path, advance: Advance) -> Mapping[str, Any]:
     """Train, or go on, or see that there is nothing left to do; the last line of metrics."""
-    task = load(name)
+    task = load(name).of(settings)
     with joined(settings.get("device", "auto")) as world:
         if world.size > 1:
             raise TrainingError("a comparison runs in one process; start it without torchrun")

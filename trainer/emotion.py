@@ -30,6 +30,7 @@ from trainer.config import EmotionConfig
 from trainer.data.clips import stretches
 from trainer.features import SHAPE, open_trunk
 from trainer.finished import Answers, Teacher, answers, open_teacher, read_branch, temperature_of
+from trainer.losses.targets import mixed, smoothed
 from trainer.map_sources import SPLITS, Chosen, Float16, ImageSource, Labels, Maps, Source
 from trainer.metrics import measure
 
@@ -268,15 +269,10 @@ def batches(config: EmotionConfig, data: Data, epoch: int) -> Iterator[tuple[Ten
             continue  # batch normalisation has no moments of one
         drawn = [_disturbed(data.train[variant[i]][i], config, rng) for i in chosen]
         maps = torch.from_numpy(np.stack(drawn)).float()
-        targets = functional.one_hot(torch.from_numpy(data.train_labels[chosen]), CLASSES).float()
-        targets = targets * (1 - config.label_smoothing) + config.label_smoothing / CLASSES
+        targets = smoothed(torch.from_numpy(data.train_labels[chosen]), CLASSES, config.label_smoothing)
         if data.answers is not None:
             targets = torch.lerp(targets, torch.from_numpy(data.answers[chosen]), config.teacher_share)
-        if config.mixup > 0:
-            share = torch.from_numpy(rng.beta(config.mixup, config.mixup, len(chosen)).astype(np.float32))
-            partner = torch.from_numpy(rng.permutation(len(chosen)))
-            maps = torch.lerp(maps[partner], maps, share.view(-1, *[1] * (maps.ndim - 1)))
-            targets = torch.lerp(targets[partner], targets, share[:, None])
+        maps, targets = mixed(maps, targets, config.mixup, rng)
         yield channels_last(maps), targets
 
 

@@ -66,7 +66,9 @@ def read_branch(run: str) -> EmotionBranch:
         branch = EmotionBranch(msgspec.convert(meta["config"]["branch"], BranchSettings))
         branch.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError, msgspec.ValidationError) as error:
-        raise CheckpointError(f"{path} holds no branch of the task emotion") from error
+        raise CheckpointError(
+            f"{path} holds no branch of the task emotion; a whole network is one with backbone set"
+        ) from error
     return branch.eval()
 
 

@@ -3,9 +3,9 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from engines.errors import UserError
 from trainer.common.distributed import CPU, World
 from trainer.common.precision import Precision
+from trainer.common.settings import ConfigError
 
 Advance = Callable[[str, int, int], None]
 """Told of progress: what is being done, how much of it is newly done, out of how much."""
@@ -133,11 +134,32 @@ class Task(Generic[S, J]):
         build: the job, from settings, the world and who is told of progress.
         finish: pictures and export behind the last step: job, module in evaluation mode, the run's folder, the file
             to export or None, who is told of progress, who is told the outcome.
+        instead: other tasks of the same name, each by the setting that asks for it.
     """
 
     settings: type[S]
     build: Callable[[S, World, Advance], J]
     finish: Callable[[J, nn.Module, Path, Path | None, Advance, Say], None]
+    instead: Mapping[str, "Task[Any, Any]"] = field(default_factory=dict)
+
+    def of(self, table: Mapping[str, object]) -> "Task[Any, Any]":
+        """This task, or the one for which a table of settings asks.
+
+        Raises:
+            ConfigError: the table has settings of both.
+        """
+        for key, other in self.instead.items():
+            if key in table:
+                known = set(other.settings.__struct_fields__)
+                foreign = [
+                    name for name in table if name in self.settings.__struct_fields__ and name not in known
+                ]
+                if foreign:
+                    raise ConfigError(
+                        f"config: {', '.join(foreign)} cannot be had together with {key}; leave out one or the other"
+                    )
+                return other
+        return self
 
 
 def warm_cosine(peak: float, step: float, warmup: float, steps: float) -> float:

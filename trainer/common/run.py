@@ -10,7 +10,7 @@ from rich.table import Table
 
 from trainer.common import distributed, loop, plan, plots
 from trainer.common.job import Advance, J, S, Task
-from trainer.common.settings import RunSettings, load_settings
+from trainer.common.settings import RunSettings, convert, read_table
 
 
 def run(
@@ -21,10 +21,12 @@ def run(
     Raises:
         UserError: what the user can put right.
     """
-    settings = load_settings(task.settings, config, overrides)
+    table = read_table(config, overrides)
+    chosen = task.of(table)
+    settings = convert(chosen.settings, table)
     device = settings.device if isinstance(settings, RunSettings) else "cpu"
     with distributed.joined(device) as world, bars(world.first) as (advance, console):
-        job = task.build(settings, world, advance)
+        job = chosen.build(settings, world, advance)
         if dry_run:
             rows = plan.make(job)
             if world.first:
@@ -33,7 +35,7 @@ def run(
         module = loop.train(job, out, advance)
         if world.first:
             plots.curves(loop.read_history(out), job.course.unit, job.score, out / "loss.png")
-            task.finish(
+            chosen.finish(
                 job,
                 module,
                 out,

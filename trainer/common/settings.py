@@ -66,10 +66,19 @@ ELSEWHERE = frozenset({"threads", "workers", "device"})
 
 
 def load_settings(kind: type[S], path: Path | None, overrides: list[str]) -> S:
-    """Defaults of ``kind``, then the TOML file, then the overrides (``steps=5``, ``augment.flip=0``).
+    """Defaults of ``kind``, then what ``read_table`` reads.
 
     Raises:
         ConfigError: the file cannot be read, or a key or value does not fit.
+    """
+    return convert(kind, read_table(path, overrides))
+
+
+def read_table(path: Path | None, overrides: list[str]) -> dict[str, Any]:
+    """What is set: by the TOML file, then by the overrides (``steps=5``, ``augment.flip=0``).
+
+    Raises:
+        ConfigError: the file cannot be read, or an override is none.
     """
     table: dict[str, Any] = {}
     if path is not None:
@@ -79,7 +88,7 @@ def load_settings(kind: type[S], path: Path | None, overrides: list[str]) -> S:
             raise ConfigError(f"config {path} cannot be read: {error}") from error
     for override in overrides:
         _apply(table, override)
-    return convert(kind, table)
+    return table
 
 
 def convert(kind: type[S], table: Mapping[str, Any]) -> S:

@@ -7,7 +7,7 @@ if TYPE_CHECKING:  # PyTorch is loaded when a task is
     from trainer.common.job import Task
 
 TASKS = {
-    "emotion": "the agent's emotion branch, on FER2013 over the frozen trunk",
+    "emotion": "expressions: the agent's branch over the frozen trunk, or, with a backbone, a whole network",
     "recognise": "a face network, by a softmax over identities, with ArcFace's margin or without",
     "simclr": "a backbone from faces without names, by contrast, to start another task from",
     "multitask": "a face network that learns people, contrast and expressions together",

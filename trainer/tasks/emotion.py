@@ -1,4 +1,7 @@
-"""The task ``emotion``: the agent's emotion branch, from images or clips; see ``trainer.emotion``."""
+"""The task ``emotion``: the agent's emotion branch, from images or clips; see ``trainer.emotion``.
+
+With a ``backbone`` it is a whole network, see ``trainer.tasks.emotion_network``.
+"""
 
 import hashlib
 from pathlib import Path
@@ -18,6 +21,7 @@ from trainer.emotion import Data, EmotionJob, frame_branch, logits_of, open_sour
 from trainer.export import branch_graph, onnx_logits, verify, with_half_weights
 from trainer.map_sources import Frames, Labels, Maps
 from trainer.metrics import Metrics, best_temperature, log_softmax, measure
+from trainer.tasks import emotion_network
 
 _VERIFIED_MAPS = 64
 
@@ -55,7 +59,7 @@ def finish(
         )
     report = export_branch(data, frame_branch(module), export)
     confusion(report.test.confusion, LABELS, "test", out / "confusion-test.png")
-    card.write(export.with_suffix(".md"), report, LABELS)
+    card.write(export.with_suffix(".md"), card.render(report, LABELS))
     say(f"test accuracy {100 * report.test.accuracy:.2f} % through {export}")
 
 
@@ -112,4 +116,4 @@ def _war_and_uar(metrics: Metrics) -> str:
     return f"WAR {100 * metrics.accuracy:.2f} %, UAR {100 * metrics.balanced_accuracy:.2f} %"
 
 
-TASK = Task(EmotionConfig, build, finish)
+TASK = Task(EmotionConfig, build, finish, instead={"backbone": emotion_network.TASK})

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from trainer.backbones import Backbone
@@ -18,6 +19,13 @@ def measured(
     backbone: Backbone, head: nn.Module, faces: Source, workers: int, precision: Precision
 ) -> Metrics:
     """What a head on a backbone's map makes of faces with expressions; both in evaluation mode."""
+    return measure(*logits_of(backbone, head, faces, workers, precision))
+
+
+def logits_of(
+    backbone: Backbone, head: nn.Module, faces: Source, workers: int, precision: Precision
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Logits float32 [n, expressions], and the labels int64 [n] of the faces; for the rest see ``measured``."""
     logits, labels = [], []
     pictures = Pictures(faces, 0)
     with torch.inference_mode():
@@ -26,4 +34,4 @@ def measured(
                 maps = backbone(pixels(images.to(precision.device))).map
                 logits.append(head(maps).float().cpu().numpy())
             labels.append(known.numpy())
-    return measure(np.concatenate(logits), np.concatenate(labels))
+    return np.concatenate(logits), np.concatenate(labels)

@@ -2,36 +2,29 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from msgspec import Meta
 from torch import Tensor, nn
 
 from trainer import quantise
-from trainer.backbones import Backbone, make
+from trainer.backbones import Backbone
 from trainer.common.distributed import World
 from trainer.common.feed import Feed, share_of
 from trainer.common.job import Advance, Batch, Say
-from trainer.common.settings import Count, Positive, RunSettings
-from trainer.common.stepped import Stepped, start_from, start_whole
+from trainer.common.stepped import Stepped, start_whole
 from trainer.common.synced_norm import synced
 from trainer.data.augment import Augmentation, generator
 from trainer.data.samplers import Shuffled
 from trainer.tasks import shipping
+from trainer.tasks.network import NetworkSettings, first_backbone
 from trainer.tasks.people import People, PeopleSettings
 from trainer.tasks.verification import Judgement, judge_backbone
 
 
-class FaceSettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class FaceSettings(NetworkSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The network that is trained, and on what.
 
     Attributes:
-        backbone: a name in ``trainer.backbones.NAMES``.
-        side: of its pictures, pixels.
-        dim: length of the embedding.
-        width: factor of all channels.
-        start: a run, or its checkpoint, whose backbone is the start; empty: random weights.
         quantise: fine-tune with weights and activations of 8 bits in powers of two (``trainer.quantise``); norm layers
             stay as they are. ``start`` must name a finished run that was not quantised. If that was of this task and
             these data, what stands behind the backbone begins as it ended there, too.
@@ -40,11 +33,6 @@ class FaceSettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_only
         ship: what an export is made with.
     """
 
-    backbone: str = "mobilefacenet"
-    side: Annotated[int, Meta(ge=32, le=512)] = 112
-    dim: Count = 128
-    width: Positive = 1.0
-    start: str = ""
     quantise: bool = False
     people: PeopleSettings = PeopleSettings()
     augment: Augmentation = Augmentation()
@@ -97,10 +85,7 @@ class FaceJob(Stepped):
         super().__init__(settings, world, {"data_sha256": people.digest, **(digests or {})})
         self.elsewhere |= {"people", "ship"}  # which faces they are is in the digest
         self.people = people
-        backbone = make(settings.backbone, settings.side, settings.dim, settings.width)
-        if settings.start:
-            start_from(backbone, settings.start, "backbone")
-        self.backbone = backbone
+        self.backbone = first_backbone(settings)
         self._start = ""
         sampler = Shuffled(len(people.training.labels), settings.batch, settings.seed, share_of(world))
         self.feed = Feed(people.training, sampler, settings.people.damaged, settings.workers, world.device)

@@ -33,6 +33,7 @@ from trainer.landmarks import judging
 from trainer.landmarks.judging import Errors
 from trainer.landmarks.network import HALVED, LandmarkNet
 from trainer.losses.wing import wing_loss
+from trainer.tasks.shipping import NamedSettings
 
 _BATCH = 64
 EXACT, JITTERED = "the detector's boxes", "jittered boxes"
@@ -60,18 +61,6 @@ class FacesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     held_out: Share = 0.1
     damaged: Whole = 100
     margin: Annotated[float, Meta(ge=0, le=2)] = 0.1
-
-
-class ShipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What an export is made with.
-
-    Attributes:
-        name: of the pack.
-        licence: of the weights.
-    """
-
-    name: Annotated[str, Meta(min_length=1, max_length=64)] = "own"
-    licence: str = "unpublished"
 
 
 class LandmarkSettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -109,7 +98,7 @@ class LandmarkSettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_
     jitter: Jitter = Jitter()
     augment: Augmentation = Augmentation()
     overview: Whole = 0
-    ship: ShipSettings = ShipSettings()
+    ship: NamedSettings = NamedSettings()
 
 
 class Reading(nn.Module):

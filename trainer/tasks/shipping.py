@@ -32,20 +32,28 @@ _ROUNDS = 100  # of L-BFGS; a convex problem
 _LEAST_DEVIATION = 0.1  # of a channel, in parts of the root mean square of all means
 
 
-class ShipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class NamedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What an export is made with.
 
     Attributes:
         name: of the pack.
         licence: of the weights.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)] = "own"
+    licence: str = "unpublished"
+
+
+class ShipSettings(NamedSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the export of a network that tells people apart is made with.
+
+    Attributes:
         expressions: FER2013, ``.npz`` or ``.csv``: a linear layer on the finished backbone learns the expressions from
             it, unless the task has trained a head for them.
         expression_faces: how many of its training images; 0 takes all.
         decay: L2 penalty of that layer.
     """
 
-    name: Annotated[str, Meta(min_length=1, max_length=64)] = "own"
-    licence: str = "unpublished"
     expressions: str = "../shared/data/fer2013.npz"
     expression_faces: Whole = 6000
     decay: NotNegative = 1e-2
