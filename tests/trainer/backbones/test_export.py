@@ -17,8 +17,9 @@ from engines.norms import read_norms, write_norms
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
 from engines.probe import probe_library
 from trainer.backbones import Backbone, BackboneError, Features, make, norms
-from trainer.backbones.export import TOLERANCE, answers, face_graph, norm_parameters, verify
+from trainer.backbones.export import answers, face_graph, norm_parameters, verify
 from trainer.backbones.heads import ExpressionHead
+from trainer.common.proof import TOLERANCE, ExportError
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +130,7 @@ def test_without_a_head_for_it_the_summary_is_the_embedding(made, noise):
 def test_a_graph_that_computes_something_else_is_refused(made, graph, noise):
     backbone, heads = made("mobilefacenet")
     other = {**heads, "emotion": ExpressionHead(backbone.channels, 7)}
-    with pytest.raises(BackboneError, match="emotion differs from PyTorch's by"):
+    with pytest.raises(ExportError, match="emotion differs from PyTorch's by"):
         verify(graph("mobilefacenet"), backbone, other, noise(1, 112))
 
 
@@ -140,7 +141,7 @@ def test_a_graph_that_takes_blue_for_red_is_refused(made, graph, noise):
     (tensor,) = [t for t in red_first.graph.initializer if t.name == "backbone.stem.0.conv.weight"]
     weight = numpy_helper.to_array(tensor)[:, ::-1]
     tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(weight), tensor.name))
-    with pytest.raises(BackboneError, match="embedding differs"):
+    with pytest.raises(ExportError, match="embedding differs"):
         verify(red_first, backbone, heads, noise(1, 112))
 
 

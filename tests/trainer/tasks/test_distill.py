@@ -15,26 +15,6 @@ from trainer.common.distributed import World
 from trainer.common.settings import ConfigError, load_settings
 from trainer.tasks import load
 
-HUBCONF = """
-import torch
-from torch import nn
-
-
-class Tokens(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.patches = nn.Conv2d(3, 12, 16, 16)
-
-    def forward(self, x):
-        found = self.patches(x)
-        return found.mean((2, 3)), found.flatten(2).transpose(1, 2)
-
-
-def tiny():
-    torch.manual_seed(0)
-    return Tokens()
-"""
-
 
 def quiet(what, count, total):
     pass
@@ -144,12 +124,10 @@ def test_mirrored_pictures_have_the_mirrored_features(distil):
     assert (batch["expressions"] >= 0).sum() == (batch["labels"] == -1).sum() == 8
 
 
-def test_several_teachers_at_once(distil, pack, tmp_path):
-    (tmp_path / "hub").mkdir()
-    (tmp_path / "hub" / "hubconf.py").write_text(HUBCONF)
+def test_several_teachers_at_once(distil, pack, repository, tmp_path):
     teachers = [
         f'{{name="pack",source="onnx:{pack.path}",adaptor="linear",map_weight=0.5,expression_weight=1.0,distances=0.5}}',
-        f'{{name="radio",source="torchhub:{tmp_path / "hub"}",entry="tiny",side=64,map_weight=1.0,reads="map"}}',
+        f'{{name="radio",source="torchhub:{repository}",entry="tiny_radio",side=64,map_weight=1.0,reads="map"}}',
         '{name="timm",source="timm:test_resnet",weights="random",side=96,hidden=32,angles=0.5}',
     ]
     layers = 'layers=[{teacher="pack",theirs="level2.2.out",ours="blocks.5"}]'
