@@ -2,24 +2,18 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from engines.errors import UserError
 from engines.sources.onnx_graph import GraphWriter, norm
 from trainer.branch import CLASSES, IN_CHANNELS, IN_SIDE, Attention, Block, Convolution, EmotionBranch
+from trainer.common import runtime
+from trainer.common.proof import TOLERANCE, ExportError
 from trainer.map_sources import Maps
 
 OUTPUT = "emotion"
-TOLERANCE = 1e-4
-"""Largest difference of a logit between PyTorch and the float32 ONNX graph."""
-
-
-class ExportError(UserError):
-    """The exported graph does not compute what the trained module does."""
 
 
 def branch_graph(branch: EmotionBranch, temperature: float = 1.0) -> onnx.ModelProto:
@@ -78,7 +72,7 @@ def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def onnx_logits(model: onnx.ModelProto, features: Maps, batch: int = 256) -> NDArray[np.float32]:
     """Logits float32 [N, 7] of feature maps [N, 64, 17, 17] (float16 or float32), through ONNX Runtime."""
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = runtime.session(model)
     parts = [
         session.run([OUTPUT], {"features": features[start : start + batch].astype(np.float32)})[0]
         for start in range(0, len(features), batch)

@@ -23,6 +23,7 @@ from calibration.fer2013 import to_chip
 from engines import pack
 from engines.errors import UserError
 from trainer.augment import Augmentation, augment
+from trainer.common import runtime
 
 FEATURES = "features"
 SHAPE = (64, 17, 17)
@@ -71,17 +72,11 @@ def open_trunk(path: Path, threads: int) -> Trunk:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's DecodeError is not part of onnx's interface
         raise TrunkError(f"{path} is not an ONNX file ({error})") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # training runs beside it
     trunk = cut(model, FEATURES)
-    session = onnxruntime.InferenceSession(
-        trunk.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
     digest = hashlib.sha256()
     for part in (*trunk.graph.node, *trunk.graph.initializer):
         digest.update(part.SerializeToString(deterministic=True))
-    return Trunk(session, digest.hexdigest())
+    return Trunk(runtime.session(trunk, threads), digest.hexdigest())
 
 
 def cut(model: onnx.ModelProto, output: str) -> onnx.ModelProto:

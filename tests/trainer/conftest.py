@@ -8,6 +8,28 @@ from onnx import TensorProto, helper
 from engines.sources.onnx_graph import GraphWriter, image_input, norm
 
 FER2013 = Path(__file__).parents[2].parent / "shared" / "data" / "fer2013.npz"
+HUBCONF = """
+import torch
+from torch import nn
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 12, 16, 16)
+
+    def forward(self, x):
+        found = self.patches(x)
+        return found.mean((2, 3)), found.flatten(2).transpose(1, 2)
+
+
+def tiny_radio(version="", seed=0):
+    torch.manual_seed(seed)
+    model = Tokens()
+    if version:
+        model.load_state_dict(torch.load(version)["state_dict"])
+    return model
+"""
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +38,15 @@ def fer2013() -> Path:
     if not FER2013.is_file():
         pytest.skip("../shared/data/fer2013.npz is absent")
     return FER2013
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory) -> Path:
+    """A repository with a hubconf.py whose model answers as RADIO does: a summary, and tokens."""
+    folder = tmp_path_factory.mktemp("hub") / "tiny"
+    folder.mkdir()
+    (folder / "hubconf.py").write_text(HUBCONF)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -23,12 +23,10 @@ from engines.sources.onnx_graph import IR_VERSION, OPSET
 from trainer.backbones.fold import Affine, folded
 from trainer.backbones.heads import read, unit
 from trainer.backbones.interface import Backbone, BackboneError
-from trainer.common.proof import runtime_answers
+from trainer.common.proof import prove
 
 EMBEDDING = "embedding"
 EMOTION = "emotion"
-TOLERANCE = 1e-4
-"""Largest difference of any output between PyTorch and ONNX Runtime."""
 
 _PIXELS = "input"  # the norm layer that brings pixels to -1..1
 _HALF_RANGE = 127.5
@@ -103,19 +101,9 @@ def verify(
     """Largest difference of an output between ``model`` in ONNX Runtime and PyTorch on ``chips``.
 
     Raises:
-        BackboneError: it is above ``TOLERANCE``, or not finite.
+        ExportError: it is above ``TOLERANCE``, or not finite.
     """
-    expected = answers(backbone, heads, chips)
-    found = runtime_answers(model, list(expected), {"chip": chips})
-    worst = 0.0
-    for (name, value), other in zip(expected.items(), found, strict=True):
-        difference = float(np.abs(value - other).max())
-        if not difference <= TOLERANCE:
-            raise BackboneError(
-                f"the exported {name} differs from PyTorch's by {difference:.2g}; allowed is {TOLERANCE:g}"
-            )
-        worst = max(worst, difference)
-    return worst
+    return prove(model, {"chip": chips}, answers(backbone, heads, chips))
 
 
 def _outputs(backbone: nn.Module, heads: Mapping[str, nn.Module], images: Tensor) -> dict[str, Tensor]:

@@ -8,22 +8,12 @@ import numpy as np
 import onnx
 from torch import nn
 
-from engines.pack import (
-    MANIFEST,
-    SCHEMA,
-    FaceModel,
-    Manifest,
-    Pack,
-    encode_manifest,
-    file_digest,
-    verify,
-)
-from engines.sources.storage import locked, new_folder, write_file
+from engines.pack import FaceModel, file_digest
+from engines.sources.storage import write_file
 from trainer.backbones import export
 from trainer.backbones.export import EMBEDDING, EMOTION
 from trainer.backbones.interface import Backbone, BackboneError
 
-_FACE = "face.onnx"
 _BATCHES = (1, 3)  # of the chips on which an export is proved
 
 
@@ -61,6 +51,7 @@ def write_face(file: Path, backbone: Backbone, heads: Mapping[str, nn.Module], a
 
     Raises:
         BackboneError: it cannot be exported, or is not what the agent runs.
+        ExportError: ONNX Runtime and PyTorch differ.
         OSError: the file cannot be written.
     """
     if EMOTION not in heads or set(heads) - {EMBEDDING, EMOTION}:
@@ -92,45 +83,8 @@ def write_face(file: Path, backbone: Backbone, heads: Mapping[str, nn.Module], a
     )
 
 
-def make_pack(
-    target: Path, name: str, base: Pack, backbone: Backbone, heads: Mapping[str, nn.Module], about: About
-) -> Pack:
-    """A pack in folder ``target`` of this face network and what finds faces in ``base``; it cannot adapt.
-
-    Args:
-        target: its place; a pack that is there is replaced once the new one is whole.
-        name: of the pack.
-        base: verified.
-        backbone: see ``write_face``, as for the rest.
-        heads: see there.
-        about: see there.
-
-    Raises:
-        BackboneError: the network cannot be exported, or the pack cannot be written.
-    """
-    try:
-        with locked(target.with_name(f".{target.name}.lock")), new_folder(target) as folder:
-            for file in (base.detector, base.landmarks):  # by which the faces were cut that it was trained on
-                if file is not None:
-                    write_file(folder / file.name, file.read_bytes())
-            face = write_face(folder / _FACE, backbone, heads, about)
-            manifest = Manifest(
-                schema=SCHEMA,
-                name=name,
-                detector=base.manifest.detector,
-                face=face,
-                landmarks=base.manifest.landmarks,
-            )
-            write_file(folder / MANIFEST, encode_manifest(manifest))
-    except OSError as error:
-        raise BackboneError(
-            f"{error.filename or target}: {error.strerror}; make room or rights there, or choose another folder"
-        ) from error
-    return verify(target)
-
-
 def _prove(graph: onnx.ModelProto, backbone: Backbone, heads: Mapping[str, nn.Module]) -> None:
-    """Raise BackboneError if the graph and PyTorch differ on noise: every colour, every channel in its own place."""
+    """Raise ExportError if the graph and PyTorch differ on noise: every colour, every channel in its own place."""
     rng = np.random.default_rng(0)
     for count in _BATCHES:
         chips = rng.integers(0, 256, (count, backbone.side, backbone.side, 3), np.uint8)

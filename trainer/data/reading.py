@@ -4,6 +4,7 @@ A *source* knows where the pictures of a data set are and which class each is of
 of it, ``load`` the batches. Sources and data sets can be pickled: worker processes open files and models themselves.
 """
 
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
@@ -216,7 +217,10 @@ def load(
     )
     try:
         yield from loader
-    except TooMuchDamageError:
+    except TooMuchDamageError as error:
+        # Through its frames the error would keep the workers until the garbage collector finds both: it closes their
+        # queues first, and then waits 5 seconds for each to end.
+        traceback.clear_frames(error.__traceback__)
         # A worker's error arrives with its trace in the text.
         raise TooMuchDamageError(items.report()) from None
 

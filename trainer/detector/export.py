@@ -6,31 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import msgspec
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engines.pack import (
-    MANIFEST,
-    Anchors,
-    DetectorModel,
-    Model,
-    Pack,
-    encode_manifest,
-    file_digest,
-    verify,
-)
+from engines.pack import Anchors, DetectorModel, file_digest
 from engines.sources.onnx_graph import IR_VERSION, OPSET
-from engines.sources.storage import locked, new_folder, write_file
-from trainer.backbones import BackboneError
-from trainer.backbones.export import TOLERANCE
-from trainer.common.proof import runtime_answers
+from engines.sources.storage import write_file
+from trainer.common import proof
 from trainer.detector.network import RATIO, SIZES, STRIDE, TinySsd, fused
 
-_FILE = "detector.onnx"
 _HALF_RANGE = 127.5
 _PROVED = ((96, 64), (256, 320))  # heights and widths on which an export is proved
 
@@ -60,7 +47,7 @@ def detector_graph(network: TinySsd, threshold: float = 0.5) -> onnx.ModelProto:
     axes: dict[str, dict[int, str]] = {"image": {1: "H", 2: "W"}}
     axes |= {name: {2: f"H{name.split('_')[1]}", 3: f"W{name.split('_')[1]}"} for name in names}
     with TemporaryDirectory() as folder, warnings.catch_warnings():
-        file = str(Path(folder) / _FILE)
+        file = str(Path(folder) / "detector.onnx")
         warnings.simplefilter("ignore")  # of the older exporter's age, see trainer.backbones.export
         torch.onnx.export(
             deployed,
@@ -88,22 +75,13 @@ def prove(model: onnx.ModelProto, network: TinySsd, threshold: float = 0.5) -> f
     """Largest difference of an output between ``model`` in ONNX Runtime and PyTorch, on noise of several sizes.
 
     Raises:
-        BackboneError: it is above 1e-4, or not finite.
+        ExportError: it is above ``TOLERANCE``, or not finite.
     """
     rng = np.random.default_rng(0)
-    worst = 0.0
-    for height, width in _PROVED:
-        image = rng.integers(0, 256, (1, height, width, 3), np.uint8)
-        expected = answers(network, image, threshold)
-        found = runtime_answers(model, list(expected), {"image": image})
-        for (name, value), other in zip(expected.items(), found, strict=True):
-            difference = float(np.abs(value - other).max())
-            if not difference <= TOLERANCE:
-                raise BackboneError(
-                    f"the exported {name} differs from PyTorch's by {difference:.2g}; allowed is {TOLERANCE:g}"
-                )
-            worst = max(worst, difference)
-    return worst
+    return max(
+        proof.prove(model, {"image": image}, answers(network, image, threshold))
+        for image in (rng.integers(0, 256, (1, *size, 3), np.uint8) for size in _PROVED)
+    )
 
 
 def answers(
@@ -135,7 +113,7 @@ def write_detector(
         notes: put into the file as metadata.
 
     Raises:
-        BackboneError: ONNX Runtime and PyTorch differ.
+        ExportError: ONNX Runtime and PyTorch differ.
         OSError: the file cannot be written.
     """
     model = detector_graph(network, threshold)
@@ -151,48 +129,6 @@ def write_detector(
         stride=STRIDE,
         anchors=anchor_table(),
     )
-
-
-def make_pack(
-    target: Path,
-    name: str,
-    base: Pack,
-    network: TinySsd,
-    threshold: float,
-    licence: str,
-    source: str,
-    notes: Mapping[str, str],
-) -> Pack:
-    """A pack in folder ``target`` of this detector and all else that ``base`` has.
-
-    Args:
-        target: its place; a pack that is there is replaced once the new one is whole.
-        name: of the pack.
-        base: verified.
-        network: see ``write_detector``, as for the rest.
-        threshold: see there.
-        licence: see there.
-        source: see there.
-        notes: see there.
-
-    Raises:
-        BackboneError: ONNX Runtime and PyTorch differ, or the pack cannot be written.
-    """
-    parts = msgspec.structs.asdict(base.manifest).values()
-    kept = [part.file for part in parts if isinstance(part, Model) and not isinstance(part, DetectorModel)]
-    file = _FILE if _FILE not in kept else f"own-{_FILE}"
-    try:
-        with locked(target.with_name(f".{target.name}.lock")), new_folder(target) as folder:
-            for each in kept:
-                write_file(folder / each, (base.path / each).read_bytes())
-            detector = write_detector(folder / file, network, threshold, licence, source, notes)
-            manifest = msgspec.structs.replace(base.manifest, name=name, recipe="", detector=detector)
-            write_file(folder / MANIFEST, encode_manifest(manifest))
-    except OSError as error:
-        raise BackboneError(
-            f"{error.filename or target}: {error.strerror}; make room or rights there, or choose another folder"
-        ) from error
-    return verify(target)
 
 
 class _Deployed(nn.Module):

@@ -10,8 +10,9 @@ from calibration.detection import Finding, sum_up
 from calibration.detection import judge as compare
 from calibration.faces import Detector, FaceFinder, read_image
 from engines.pack import Pack
+from trainer.common import packs
 from trainer.data.wider import Marked
-from trainer.detector.export import make_pack
+from trainer.detector.export import write_detector
 from trainer.detector.network import TinySsd
 
 __all__ = ["LEAST", "Finding", "judge"]
@@ -40,11 +41,17 @@ def judge(
         advance: told of the progress.
 
     Raises:
-        BackboneError: the network cannot be exported.
+        ExportError: the network cannot be exported.
         ImageError: a picture cannot be read.
     """
     with TemporaryDirectory() as folder:
-        made = make_pack(Path(folder) / "pack", "judged", base, network, threshold, "", "", {})
+        made = packs.pack_with(
+            Path(folder) / "pack",
+            "judged",
+            base,
+            "detector",
+            lambda file: write_detector(file, network, threshold, "", "", {}),
+        )
         finder = FaceFinder(made.path, finding=Detector(threshold=LEAST, max_faces=_MOST))
         judged = []
         for each in marked:

@@ -122,11 +122,11 @@ def fused(network: TinySsd) -> TinySsd:
 
 
 class _Block(nn.Module):
-    """Convolution, ReLU, if wanted pooling; a batch norm behind the convolution.
+    """Convolution, if wanted pooling, batch norm, ReLU.
 
-    While it is trained the pooling comes first: a quarter of the numbers is left for the rest, which halves the time of
-    a step. A largest value stays the largest through a norm whose factor is above 0; so that of the batch norm is 1,
-    and what it would do is left to the layer behind.
+    With the pooling first the norm and the ReLU have a quarter of the numbers to pass. A largest value stays the
+    largest through a norm whose factor is above 0; so that of the batch norm is 1 where it pools, and what it would do
+    is left to the layer behind.
     """
 
     conv: nn.Conv2d

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from engines import pack
 from trainer import quantise
+from trainer.common import packs
 from trainer.common.distributed import World
 from trainer.common.feed import Stream, share_of
 from trainer.common.job import Advance, Batch, Say, Task
@@ -23,7 +24,8 @@ from trainer.data.augment import Angle, Augmentation, Chance, Part, augment, gen
 from trainer.data.canvas import FACE, NEITHER, Canvases, CanvasSettings
 from trainer.data.samplers import Shuffled
 from trainer.data.wider import Marked
-from trainer.detector import export, judging
+from trainer.detector import judging
+from trainer.detector.export import write_detector
 from trainer.detector.network import TinySsd, all_anchors, flat, fused
 from trainer.losses import detection
 from trainer.tasks import marked
@@ -267,11 +269,13 @@ def finish(
         return
     source = f"`python -m trainer detector` on pictures of SHA-256 {pictures.digest}"
     notes = {f"bits.{layer}": str(count) for layer, count in bits.items()}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.suffix == ".onnx":
-        export.write_detector(target, network, threshold, ship.licence, source, notes)
-    else:
-        export.make_pack(target, ship.name, base, network, threshold, ship.licence, source, notes)
+    packs.export(
+        target,
+        ship.name,
+        base,
+        "detector",
+        lambda file: write_detector(file, network, threshold, ship.licence, source, notes),
+    )
     say(f"written and proved against PyTorch: {target}")
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from calibration.lfw import person
 from engines import pack
+from trainer.common import packs
 from trainer.common.distributed import World, wait
 from trainer.common.feed import Stream, share_of
 from trainer.common.job import Advance, Batch, Say, Task
@@ -279,15 +280,14 @@ def finish(
             f"{'a list' if settings.faces.points else 'the detector ' + base.manifest.detector.sha256[:12]}; on people "
             f"held out {found[EXACT].told()}"
         )
-        exporting.write(
-            export,
-            graph,
-            base,
-            settings.ship.name,
+        write = partial(
+            exporting.write_landmarks,
+            graph=graph,
             margin=settings.faces.margin,
             licence=settings.ship.licence,
             source=source,
         )
+        packs.export(export, settings.ship.name, base, "landmarks", write)
         say(f"written and proved against PyTorch: {export}")
 
 

@@ -6,18 +6,17 @@ import msgspec
 import numpy as np
 import onnx
 import torch
-from msgspec import UNSET
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.model import read_model
-from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
-from engines.pack import MANIFEST, Pack, encode_manifest, file_digest, verify
-from engines.sources.storage import locked, new_folder, write_file
-from trainer.backbones.export import EMBEDDING, EMOTION, TOLERANCE
+from engines.pack import FaceModel, Pack, file_digest
+from engines.sources.storage import write_file
+from trainer.backbones.export import EMBEDDING, EMOTION
 from trainer.backbones.fold import folded
+from trainer.common import packs, proof, runtime
 from trainer.common.job import TrainingError
 from trainer.tasks.verification import Judgement
 
@@ -73,20 +72,21 @@ def reduced_graph(model: onnx.ModelProto, first: nn.Module, second: nn.Module) -
     return changed
 
 
-def write(target: Path, name: str, base: Pack, reducer: nn.Module, judgement: Judgement) -> Pack:
-    """A pack in the folder ``target``: the base with the shorter embedding.
+def write(target: Path, name: str, base: Pack, reducer: nn.Module, judgement: Judgement) -> None:
+    """Write the face network with the shorter embedding, or a pack: the base with it.
 
     It has no norm bank and no steps of the threshold: both were made for the longer embedding.
 
     Args:
-        target: its place; a pack that is there is replaced once the new one is whole.
+        target: a file ``.onnx``, or the folder of a pack; what is there is replaced once the new one is whole.
         name: of the pack.
         base: the teacher's.
         reducer: with the layers ``first`` and ``second``, in evaluation mode, on the processor.
         judgement: of the shorter embedding.
 
     Raises:
-        TrainingError: the graph does not compute what PyTorch does, or the pack cannot be written.
+        TrainingError: the embedding has been reduced before.
+        ExportError: the graph does not compute what PyTorch does, or the pack cannot be written.
     """
     first, second = reducer.get_submodule("first"), reducer.get_submodule("second")
     model = read_model(base.face)
@@ -95,47 +95,33 @@ def write(target: Path, name: str, base: Pack, reducer: nn.Module, judgement: Ju
     except ValueError as error:
         raise TrainingError(f"{base.path}: {error}") from error
     prove(graph, model, reducer)
-    try:
-        with locked(target.with_name(f".{target.name}.lock")), new_folder(target) as folder:
-            write_file(folder / base.detector.name, base.detector.read_bytes())
-            file = folder / base.face.name
-            write_file(file, graph.SerializeToString(deterministic=True))
-            source = base.manifest.face
-            face = msgspec.structs.replace(
-                source,
-                sha256=file_digest(file),
-                dim=int(second.get_parameter("conv.weight").shape[0]),
-                threshold=round(judgement.threshold, 4),
-                threshold_basis=judgement.basis,
-                source=f"{source.source}; embedding reduced from {source.dim} numbers by `python -m trainer reduce`",
-                steps=(),
-                steps_basis="",
-            )
-            manifest = msgspec.structs.replace(
-                base.manifest, name=name, recipe="", face=face, adaptation=UNSET
-            )
-            write_file(folder / MANIFEST, encode_manifest(manifest))
-    except OSError as error:
-        raise TrainingError(f"{error.filename or target}: {error.strerror}; choose another folder") from error
-    return verify(target)
+    source = base.manifest.face
+
+    def written(file: Path) -> FaceModel:
+        write_file(file, graph.SerializeToString(deterministic=True))
+        return msgspec.structs.replace(
+            source,
+            file=file.name,
+            sha256=file_digest(file),
+            dim=int(second.get_parameter("conv.weight").shape[0]),
+            threshold=round(judgement.threshold, 4),
+            threshold_basis=judgement.basis,
+            source=f"{source.source}; embedding reduced from {source.dim} numbers by `python -m trainer reduce`",
+            steps=(),
+            steps_basis="",
+        )
+
+    packs.export(target, name, base, "face", written)
 
 
 def prove(graph: onnx.ModelProto, model: onnx.ModelProto, reducer: nn.Module) -> None:
-    """Raise TrainingError unless the graph gives PyTorch's embeddings, and the network's own expressions, on noise."""
+    """Raise ExportError unless the graph gives PyTorch's embeddings, and the network's own expressions, on noise."""
     side = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
     chips = np.random.default_rng(0).integers(0, 256, (_CHIPS, side, side, 3), np.uint8)
-    long, short = (_answers(each, chips) for each in (model, graph))
+    long, emotion = runtime.answers(model, [EMBEDDING, EMOTION], {"chip": chips})
     with torch.inference_mode():
-        expected: Tensor = functional.normalize(reducer(torch.from_numpy(long[EMBEDDING])), dim=1)
-    for name, wanted in ((EMBEDDING, expected.numpy()), (EMOTION, long[EMOTION])):
-        difference = float(np.abs(short[name] - wanted).max())
-        if not difference <= TOLERANCE:
-            raise TrainingError(f"the exported {name} differs by {difference:.2g}; allowed is {TOLERANCE:g}")
-
-
-def _answers(model: onnx.ModelProto, chips: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    engine = OnnxRuntimeEngine(model, SessionSettings(threads=1, dims={"N": len(chips)}))
-    return {name: np.array(value) for name, value in engine.run({"chip": chips}).items()}
+        expected: Tensor = functional.normalize(reducer(torch.from_numpy(long)), dim=1)
+    proof.prove(graph, {"chip": chips}, {EMBEDDING: expected.numpy(), EMOTION: emotion})
 
 
 def _product(layer: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -16,7 +16,8 @@ from engines import pack
 from trainer import quantise
 from trainer.backbones import Backbone
 from trainer.backbones.heads import ExpressionHead
-from trainer.backbones.pack import About, make_pack, write_face
+from trainer.backbones.pack import About, write_face
+from trainer.common import packs
 from trainer.common.job import Advance, Say
 from trainer.common.precision import Precision
 from trainer.common.settings import NotNegative, Whole
@@ -88,7 +89,8 @@ def ship(
         digest: of the data.
 
     Raises:
-        BackboneError: what was trained cannot be exported, or the file not written.
+        BackboneError: what was trained cannot be exported.
+        ExportError: ONNX Runtime and PyTorch differ, or it cannot be written.
         PackError: the base is missing or damaged.
     """
     verified = pack.verify(base)
@@ -108,11 +110,9 @@ def ship(
         source=f"`python -m trainer {task}` on faces of SHA-256 {digest}",
         notes={f"bits.{layer}": str(count) for layer, count in bits.items()},
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.suffix == ".onnx":
-        write_face(target, backbone, deployed, about)
-    else:
-        make_pack(target, settings.name, verified, backbone, deployed, about)
+    packs.export(
+        target, settings.name, verified, "face", lambda file: write_face(file, backbone, deployed, about)
+    )
 
 
 def fit_expressions(

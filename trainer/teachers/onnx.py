@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from engines import pack
 from engines.model import drop_unused
 from engines.pack import file_digest
+from trainer.common import runtime
 from trainer.teachers.interface import LAYER, TeacherError, TeacherSettings
 
 _HALF = (0.5, 0.5, 0.5)  # ArcFace's networks read pixels in -1..1
@@ -51,13 +51,7 @@ class OnnxTeacher:
                 for answer in answers
             }
             wanted = _with_outputs(model, list(dict.fromkeys(names.values())))
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads
-            # Training runs beside it.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            self._session = onnxruntime.InferenceSession(
-                wanted.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = runtime.session(wanted, threads)
         except (pack.PackError, TeacherError) as error:
             raise TeacherError(f"teacher {settings.name}: {error}") from error
         except Exception as error:  # neither onnx's nor ONNX Runtime's errors have a common class

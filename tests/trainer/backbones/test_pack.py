@@ -17,11 +17,13 @@ from agent.config import AdaptationSettings, Config
 from agent.perception.chain import FaceReader
 from calibration import conditions, conditions_run
 from engines.norms import read_norms
-from engines.pack import LandmarkModel, Pack, file_digest, verify
+from engines.pack import verify
 from trainer.backbones import BackboneError, make
 from trainer.backbones.export import answers
 from trainer.backbones.heads import ExpressionHead
-from trainer.backbones.pack import About, make_pack, write_face
+from trainer.backbones.pack import About, write_face
+from trainer.common import packs
+from trainer.common.proof import ExportError
 
 # Where eyes, nose and corners of the mouth lie in the 112×112 chips of ArcFace.
 TEMPLATE = ((38.3, 51.7), (73.5, 51.5), (56.0, 71.7), (41.5, 92.4), (70.7, 92.2))
@@ -35,9 +37,15 @@ ABOUT = About(
 )
 
 
+def made_pack(folder, base, backbone, heads):
+    return packs.pack_with(
+        folder / "mine", "mine", base, "face", lambda file: write_face(file, backbone, heads, ABOUT)
+    )
+
+
 def test_the_agent_runs_a_pack_of_a_backbone(made, noise, pack, samples, tmp_path):
     backbone, heads = made("mobilefacenet")
-    mine = make_pack(tmp_path / "mine", "mine", pack, backbone, heads, ABOUT)
+    mine = made_pack(tmp_path, pack, backbone, heads)
     assert verify(tmp_path / "mine") == mine
     assert mine.bank is None
     face = mine.manifest.face
@@ -76,7 +84,7 @@ def test_a_pack_of_a_backbone_gets_a_norm_bank_and_can_adapt(
     monkeypatch.setattr(conditions, "CONDITIONS", few)
     monkeypatch.setattr(conditions_run, "CONDITIONS", few)
     backbone, heads = made("mobilefacenet")
-    mine = make_pack(tmp_path / "mine", "mine", pack, backbone, heads, ABOUT)
+    mine = made_pack(tmp_path, pack, backbone, heads)
     recipe = conditions.Recipe(threads=1, bfloat16=False, images=16, faces=16, steps=1, batch=8, samples=16)
     conditions_run.make(mine, fer2013, lfw, [], recipe, tmp_path / "bank", lambda *_: None)
     model = onnx.load(mine.face)
@@ -118,30 +126,8 @@ class Fickle(nn.Module):
         return summary[:, :7] + self.calls
 
 
-def test_a_network_that_onnx_does_not_repeat_is_not_written_and_the_old_pack_stays(made, pack, tmp_path):
-    backbone, heads = made("mobilefacenet")
-    old = make_pack(tmp_path / "mine", "mine", pack, backbone, heads, ABOUT)
-    with pytest.raises(BackboneError, match="the exported emotion differs from PyTorch's"):
-        make_pack(tmp_path / "mine", "mine", pack, backbone, {"emotion": Fickle()}, ABOUT)
-    assert verify(tmp_path / "mine") == old
-
-
-def test_a_place_that_cannot_be_written_is_told_with_the_remedy(made, pack, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(BackboneError, match="choose another folder"):
-        make_pack(tmp_path / "file" / "mine", "mine", pack, *made("mobilefacenet"), ABOUT)
-
-
-def test_who_places_the_landmarks_comes_along(made, pack, tmp_path):
-    """The faces that a network is trained on were aligned by it."""
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base" / pack.detector.name).symlink_to(pack.detector)
-    points = tmp_path / "base" / "landmarks.onnx"
-    points.write_bytes(b"finds points")
-    model = LandmarkModel(
-        file=points.name, sha256=file_digest(points), licence="", source="", side=96, margin=0.1
-    )
-    base = Pack(tmp_path / "base", msgspec.structs.replace(pack.manifest, landmarks=model))
-    mine = make_pack(tmp_path / "mine", "mine", base, *made("mobilefacenet"), ABOUT)
-    assert mine.manifest.landmarks == model
-    assert mine.landmarks.read_bytes() == b"finds points"
+def test_a_network_that_onnx_does_not_repeat_is_not_written(made, tmp_path):
+    backbone, _ = made("mobilefacenet")
+    with pytest.raises(ExportError, match="the exported emotion differs from PyTorch's"):
+        write_face(tmp_path / "face.onnx", backbone, {"emotion": Fickle()}, ABOUT)
+    assert not list(tmp_path.iterdir())

@@ -6,8 +6,9 @@ import torch
 
 from trainer.backbones import BackboneError, make
 from trainer.backbones.count import parameters
-from trainer.backbones.export import TOLERANCE, face_graph, norm_parameters, verify
+from trainer.backbones.export import face_graph, norm_parameters, verify
 from trainer.backbones.heads import ExpressionHead
+from trainer.common.proof import TOLERANCE
 from trainer.features import open_trunk
 
 

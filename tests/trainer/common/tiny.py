@@ -27,6 +27,7 @@ class TinySettings(RunSettings, frozen=True, forbid_unknown_fields=True, kw_only
     evaluate: int = 4
     dropout: float = 0.0
     pause: float = 0.0  # seconds behind each step
+    halt: int = 0  # step before which it waits for a signal
 
 
 class TinyJob(Stepped):
@@ -35,7 +36,7 @@ class TinyJob(Stepped):
     def __init__(self, settings, world=World()):  # noqa: B008
         super().__init__(settings, world, {})
         torch.set_num_threads(1)
-        self.elsewhere |= {"pause"}
+        self.elsewhere |= {"pause", "halt"}
         layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         layers += [nn.Dropout(settings.dropout), nn.Linear(8, 4)]
         self.train_module(synced(nn.Sequential(*layers), world))
@@ -53,8 +54,9 @@ class TinyJob(Stepped):
     def batches(self, interval):
         sampler = Shuffled(80, self.settings.batch, 1, share_of(self.world))
         start = after(sampler, State(), interval * self.course.steps)
-        for chosen in itertools.islice(Endless(sampler, start), self.course.steps):
-            time.sleep(self.settings.pause)
+        chosen_by_step = itertools.islice(Endless(sampler, start), self.course.steps)
+        for step, chosen in enumerate(chosen_by_step, interval * self.course.steps):
+            time.sleep(600 if step == self.settings.halt > 0 else self.settings.pause)
             yield {"images": self.images[chosen], "labels": self.labels[chosen]}
 
     def losses(self, module, batch, step):

@@ -1,3 +1,4 @@
+import multiprocessing
 import pickle
 
 import numpy as np
@@ -87,6 +88,7 @@ def test_a_worker_that_finds_too_much_is_told_of_without_its_trace():
         list(load(pictures, InOrder(40, 5), workers=2))
     assert "Traceback" not in str(told.value)
     assert "square 0: broken" in str(told.value)
+    assert not multiprocessing.active_children()  # whoever keeps the error does not keep the workers
 
 
 def test_a_data_set_can_be_pickled():

@@ -17,12 +17,12 @@ from agent.perception.detector import DECODERS
 from engines.engine import EngineError
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
 from engines.pack import MANIFEST, encode_manifest, verify
-from trainer.backbones import BackboneError
+from trainer.common import packs
+from trainer.common.proof import ExportError
 from trainer.detector.export import (
     anchor_table,
     answers,
     detector_graph,
-    make_pack,
     prove,
     write_detector,
 )
@@ -54,7 +54,13 @@ def network():
 @pytest.fixture(scope="module")
 def made(network, pack, tmp_path_factory):
     target = tmp_path_factory.mktemp("made") / "pack"
-    return make_pack(target, "own", pack, network, 0.5, "none", "this test", {"bits.first": "7"})
+    return packs.pack_with(
+        target,
+        "own",
+        pack,
+        "detector",
+        lambda file: write_detector(file, network, 0.5, "none", "this test", {"bits.first": "7"}),
+    )
 
 
 def test_onnx_runtime_and_pytorch_agree_at_any_size(network):
@@ -66,7 +72,7 @@ def test_a_graph_of_another_network_is_not_believed(network):
     other = copy.deepcopy(network)
     with torch.no_grad():
         other.first.weight[0, 0] += 0.1
-    with pytest.raises(BackboneError, match=r"exported .* differs from PyTorch's by"):
+    with pytest.raises(ExportError, match=r"exported .* differs from PyTorch's by"):
         prove(detector_graph(other), network)
 
 
@@ -180,9 +186,3 @@ def test_a_file_alone_is_described_for_a_manifest(network, tmp_path):
     model = write_detector(tmp_path / "own.onnx", network, 0.4, "MIT", "here", {})
     assert (model.file, model.decoder, model.stride, model.licence) == ("own.onnx", "ssd", 32, "MIT")
     assert [file.name for file in tmp_path.iterdir()] == ["own.onnx"]
-
-
-def test_a_place_that_cannot_be_written_is_named(network, pack, tmp_path):
-    (tmp_path / "file").write_text("no folder")
-    with pytest.raises(BackboneError, match="file"):
-        make_pack(tmp_path / "file" / "pack", "own", pack, network, 0.5, "", "", {})

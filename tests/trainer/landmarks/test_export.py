@@ -1,12 +1,12 @@
 """What is exported says what was trained, and a pack with it is whole."""
 
-import msgspec
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from engines.pack import verify
+from engines.pack import file_digest
+from trainer.common.proof import TOLERANCE, ExportError
 from trainer.landmarks import export
 from trainer.landmarks.network import LandmarkNet
 
@@ -41,7 +41,7 @@ def test_the_network_of_the_task_is_small():
 
 
 def test_the_graph_says_what_the_network_says_and_reads_bgr(network, graph):
-    assert export.prove(graph, network) < export.TOLERANCE
+    assert export.prove(graph, network) < TOLERANCE
     (read,), (made,) = graph.graph.input, graph.graph.output
     assert (read.name, made.name) == ("chip", "points")
     assert read.type.tensor_type.elem_type == onnx.TensorProto.UINT8
@@ -62,25 +62,14 @@ def test_a_graph_that_says_something_else_is_refused(network, graph):
         if list(tensor.dims) == [10]:
             bias = onnx.numpy_helper.to_array(tensor) + np.float32(0.001)
             tensor.CopyFrom(onnx.numpy_helper.from_array(bias, tensor.name))
-    with pytest.raises(export.ExportError, match=r"differ from PyTorch's by 0\.001 of the side"):
+    with pytest.raises(ExportError, match=r"points differs from PyTorch's by 0\.001"):
         export.prove(other, network)
 
 
-def test_a_pack_gets_the_network_beside_the_models_of_another(pack, graph, tmp_path):
-    export.write(tmp_path / "mine", graph, pack, "mine", margin=0.25, licence="MIT", source="a test")
-    made = verify(tmp_path / "mine")
-    model = made.manifest.landmarks
-    assert (model.side, model.margin, model.licence) == (64, 0.25, "MIT")
-    assert made.landmarks.read_bytes() == graph.SerializeToString(deterministic=True)
-    assert made.manifest.digest != pack.manifest.digest
-    plain = msgspec.structs.replace(
-        made.manifest, name=pack.manifest.name, recipe=pack.manifest.recipe, landmarks=msgspec.UNSET
+def test_the_file_is_described_for_a_manifest(graph, tmp_path):
+    model = export.write_landmarks(
+        tmp_path / "points.onnx", graph, margin=0.25, licence="MIT", source="a test"
     )
-    assert plain == pack.manifest
-    export.write(
-        tmp_path / "alone" / "points.onnx", graph, pack, "mine", margin=0.25, licence="MIT", source=""
-    )
-    assert (tmp_path / "alone" / "points.onnx").read_bytes() == made.landmarks.read_bytes()
-    (tmp_path / "file").write_text("")
-    with pytest.raises(export.ExportError, match="make room or rights"):
-        export.write(tmp_path / "file" / "x.onnx", graph, pack, "mine", margin=0, licence="", source="")
+    assert (model.file, model.side, model.margin, model.licence) == ("points.onnx", 64, 0.25, "MIT")
+    assert (tmp_path / "points.onnx").read_bytes() == graph.SerializeToString(deterministic=True)
+    assert model.sha256 == file_digest(tmp_path / "points.onnx")

@@ -8,8 +8,6 @@ import trainer.tasks
 from trainer.common.job import Task
 from trainer.tasks import recognise
 
-torch.Tensor.float = torch.Tensor.double  # pictures and embeddings, too
-
 
 def build(settings, world, advance):
     job = recognise.build(settings, world, advance)
@@ -24,6 +22,7 @@ def finish(job, module, out, export, advance, say):
 TASK = Task(recognise.RecogniseSettings, build, finish)
 
 if __name__ == "__main__":
+    torch.Tensor.float = torch.Tensor.double  # pictures and embeddings, too
     trainer.tasks.TASKS["double"] = "the task recognise in float64"
     sys.modules["trainer.tasks.double"] = sys.modules["__main__"]
     from trainer.__main__ import app

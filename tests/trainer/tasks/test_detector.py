@@ -87,6 +87,7 @@ def test_it_learns_where_one_face_is(settings, tmp_path):
     job = job_of(settings, "ema=0", "steps=60", "interval=60", "learning_rate=0.005", "warmup=0.1")
     batch = next(job.batches(0))
     job.batches = lambda interval: iter([batch] * 60)
+    job.evaluate = lambda module: {}
     module = loop.train(job, tmp_path, quiet).train()
     with torch.inference_mode():
         logits, offsets = flat(module.network(pixels(batch["images"])))
@@ -97,12 +98,13 @@ def test_it_learns_where_one_face_is(settings, tmp_path):
     assert detection.overlap(found, wanted).diagonal().median() > 0.5
 
 
-def test_an_interrupted_run_ends_as_one_that_was_not(run, settings, tmp_path):
-    _, whole, _ = run
-    loop.train(job_of(settings), tmp_path, quiet, stop_after=3)
-    again = loop.train(job_of(settings), tmp_path, quiet)
+def test_an_interrupted_run_goes_on_as_one_that_was_not(settings, tmp_path):
+    loop.train(job_of(settings), tmp_path / "cut", quiet, stop_after=1)
+    cut, whole = (
+        loop.train(job_of(settings), tmp_path / out, quiet, stop_after=2) for out in ("cut", "whole")
+    )
     for name, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, again.state_dict()[name]), name
+        assert torch.equal(tensor, cut.state_dict()[name]), name
 
 
 def test_nobody_held_out_is_learnt_from(run):
@@ -130,9 +132,6 @@ def test_the_end_is_a_pack_that_runs_and_pictures_of_the_run(run, settings, phot
         for face in finder.find(read_image(photo)):
             assert face.score >= 0.5
     finder.close()
-    alone = tmp_path / "own.onnx"
-    load("detector").finish(job, module, tmp_path, alone, quiet, told.append)
-    assert alone.is_file()
 
 
 def test_quantised_fine_tuning_starts_from_a_run_and_is_exported(run, settings, tmp_path):
@@ -154,9 +153,9 @@ def test_boxes_of_a_list_are_learnt_as_well(settings, photographs, tmp_path):
     for photo in sorted(photographs.glob("*/*.jpg")):
         lines += [photo.relative_to(photographs).as_posix(), "1", "75 70 95 115 0 0 0 0 0 0"]
     (tmp_path / "list.txt").write_text("\n".join(lines))
-    job = job_of(settings, f"pictures.boxes={tmp_path / 'list.txt'}", "steps=8")
+    job = job_of(settings, f"pictures.boxes={tmp_path / 'list.txt'}", "steps=12")
     assert job.pictures.training[0].boxes.tolist() == [[75, 70, 170, 185]]
-    loop.train(job, tmp_path, quiet)
+    loop.train(job, tmp_path, quiet, stop_after=2)
     found = losses(tmp_path)
     assert found[-1] < found[0]
 

@@ -15,26 +15,6 @@ from trainer.common.distributed import World
 from trainer.common.settings import ConfigError, load_settings
 from trainer.tasks import load
 
-HUBCONF = """
-import torch
-from torch import nn
-
-
-class Tokens(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.patches = nn.Conv2d(3, 12, 16, 16)
-
-    def forward(self, x):
-        found = self.patches(x)
-        return found.mean((2, 3)), found.flatten(2).transpose(1, 2)
-
-
-def tiny():
-    torch.manual_seed(0)
-    return Tokens()
-"""
-
 
 def quiet(what, count, total):
     pass
@@ -91,15 +71,17 @@ def test_a_student_learns_summary_and_expressions_from_a_pack(distil, tmp_path):
 
 
 def test_kept_features_teach_the_same_to_the_bit_whether_found_or_made(distil, features, tmp_path):
-    job = distil("steps=4")
-    loop.train(job, tmp_path / "first", quiet)
+    def trained(out):  # four steps, and no evaluation
+        loop.train(distil("steps=8"), tmp_path / out, quiet, stop_after=1)
+
+    trained("first")
     assert next(features.iterdir()).is_dir()
     before = {folder.name: folder.stat().st_mtime_ns for folder in features.iterdir()}
-    loop.train(distil("steps=4"), tmp_path / "found", quiet)
+    trained("found")
     assert before == {folder.name: folder.stat().st_mtime_ns for folder in features.iterdir()}
     for folder in features.iterdir():
         shutil.rmtree(folder)
-    loop.train(distil("steps=4"), tmp_path / "made", quiet)
+    trained("made")
     first = checkpoint.load(tmp_path / "first" / loop.CHECKPOINT)[0]
     for other in ("found", "made"):
         weights = checkpoint.load(tmp_path / other / loop.CHECKPOINT)[0]
@@ -144,12 +126,10 @@ def test_mirrored_pictures_have_the_mirrored_features(distil):
     assert (batch["expressions"] >= 0).sum() == (batch["labels"] == -1).sum() == 8
 
 
-def test_several_teachers_at_once(distil, pack, tmp_path):
-    (tmp_path / "hub").mkdir()
-    (tmp_path / "hub" / "hubconf.py").write_text(HUBCONF)
+def test_several_teachers_at_once(distil, pack, repository, tmp_path):
     teachers = [
         f'{{name="pack",source="onnx:{pack.path}",adaptor="linear",map_weight=0.5,expression_weight=1.0,distances=0.5}}',
-        f'{{name="radio",source="torchhub:{tmp_path / "hub"}",entry="tiny",side=64,map_weight=1.0,reads="map"}}',
+        f'{{name="radio",source="torchhub:{repository}",entry="tiny_radio",side=64,map_weight=1.0,reads="map"}}',
         '{name="timm",source="timm:test_resnet",weights="random",side=96,hidden=32,angles=0.5}',
     ]
     layers = 'layers=[{teacher="pack",theirs="level2.2.out",ours="blocks.5"}]'
@@ -185,7 +165,7 @@ def test_answers_are_standardised_before_the_first_step(distil):
 def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_been(distil, tmp_path):
     loop.train(distil("steps=12", "ema=0.9"), tmp_path / "cut", quiet, stop_after=1)
     for out in ("cut", "whole"):
-        loop.train(distil("steps=12", "ema=0.9"), tmp_path / out, quiet)
+        loop.train(distil("steps=12", "ema=0.9"), tmp_path / out, quiet, stop_after=2)
     weights = [checkpoint.load(tmp_path / out / loop.CHECKPOINT)[0] for out in ("cut", "whole")]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
     with pytest.raises(checkpoint.CheckpointError, match="another features"):
@@ -193,7 +173,7 @@ def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_been(distil, tmp_path)
 
 
 def test_the_last_layer_may_be_the_teachers(distil, tmp_path):
-    loop.train(distil("steps=4", name="recognise"), tmp_path / "big", quiet)
+    loop.train(distil("steps=8", name="recognise"), tmp_path / "big", quiet, stop_after=1)
     big = f'{{name="big",source="backbone:{tmp_path / "big"}",adaptor="direct",standardise=false,map_weight=1.0}}'
     job = distil("copied=big", 'frozen=["backbone.head"]', "steps=8", teachers=[big])
     theirs = job.panel.teachers["big"].module.head.state_dict()

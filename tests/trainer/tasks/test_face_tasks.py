@@ -1,7 +1,7 @@
 """Every task on faces of people runs a few real steps on real faces, and what it makes runs in the agent."""
 
+import importlib.util
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +19,7 @@ from trainer.common.settings import load_settings
 from trainer.tasks import load
 
 ROOT = Path(__file__).parents[3]
-DOUBLE = (Path(__file__).with_name("double.py"), "double")
+DOUBLE = Path(__file__).with_name("double.py")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
@@ -36,12 +36,13 @@ def losses(out):
     return [line["loss"] for line in loop.read_history(out)]
 
 
-def start(out, settings, *more, task=("-m", "trainer", "recognise"), before=()):
-    sets = [part for setting in [*settings, *more] for part in ("--set", setting)]
-    command = [sys.executable, *before, *task, "--out", out, *sets]
-    return subprocess.Popen(
-        list(map(str, command)), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.fixture
+def double():
+    """The module of the task in float64."""
+    spec = importlib.util.spec_from_file_location("double", DOUBLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize(
@@ -118,40 +119,50 @@ def test_objectives_take_turns(settings, fer2013):
     assert job.weights(13)["contrast"] == pytest.approx(1 - 13 / 24)
 
 
-def test_a_killed_recognition_goes_on_as_if_nothing_had_been(settings, tmp_path):
-    process = start(tmp_path / "killed", settings)
-    while not (tmp_path / "killed" / loop.CHECKPOINT).is_file():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    for out in ("killed", "whole"):
-        loop.train(job_of("recognise", settings), tmp_path / out, quiet)
-    weights = [checkpoint.load(tmp_path / out / loop.CHECKPOINT)[0] for out in ("killed", "whole")]
+def test_a_recognition_cut_off_goes_on_as_if_nothing_had_been(settings, tmp_path):
+    more = ["head.subcentres=2", "head.class_share=0.6", "ema=0.9"]
+    loop.train(job_of("recognise", settings, *more), tmp_path / "cut", quiet, stop_after=1)
+    for out in ("cut", "whole"):
+        loop.train(job_of("recognise", settings, *more), tmp_path / out, quiet, stop_after=2)
+    weights = [checkpoint.load(tmp_path / out / loop.CHECKPOINT)[0] for out in ("cut", "whole")]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
     with pytest.raises(checkpoint.CheckpointError, match="another data sha256"):
-        loop.train(job_of("recognise", settings, "people.held_out=0.2"), tmp_path / "whole", quiet)
+        loop.train(job_of("recognise", settings, *more, "people.held_out=0.2"), tmp_path / "whole", quiet)
 
 
-def test_two_processes_that_share_the_classes_have_the_loss_curve_of_one(settings, tmp_path):
-    more = ["head.subcentres=2", "head.margin=0.2", "head.scale=12", "clip=1", "steps=12"]
+def test_two_processes_that_share_the_classes_have_the_loss_curve_of_one(
+    settings, double, tmp_path, monkeypatch
+):
+    more = [*settings, "head.subcentres=2", "head.margin=0.2", "head.scale=12", "clip=1", "steps=12"]
+    sets = [part for setting in more for part in ("--set", setting)]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    running = [
-        start(tmp_path / "two", settings, *more, task=DOUBLE, before=launcher),
-        start(tmp_path / "one", settings, *more, task=DOUBLE),
-    ]
-    for process in running:
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
-    found = losses(tmp_path / "one")
+    command = [sys.executable, *launcher, DOUBLE, "double", "--out", tmp_path / "two", *sets]
+    process = subprocess.Popen(
+        list(map(str, command)), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+
+    def alone(out):
+        job = double.build(load_settings(double.TASK.settings, None, more), World(), quiet)
+        loop.train(job, tmp_path / out, quiet)
+        return loop.read_history(tmp_path / out)
+
+    one = alone("one")
+    said, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert said.count("trained") == 1  # the second process keeps quiet
+    found = [line["loss"] for line in one]
     assert np.ptp(found) > 0.1  # there is something to be alike in
     # The metrics have five decimals. In float64 rounding grows by some 1e4 over these steps, to 1e-11; in float32 one
     # process whose weights are moved by 1e-7 is as far from itself as two are from one.
-    assert losses(tmp_path / "two") == pytest.approx(found, abs=1.1e-5)
-    one, two = (checkpoint.load(tmp_path / out / loop.CHECKPOINT)[0] for out in ("one", "two"))
-    assert one.keys() == two.keys()
-    for name, tensor in one.items():  # all classes, put together from both; moments; the optimiser's state
-        torch.testing.assert_close(two[name], tensor, rtol=1e-6, atol=1e-8, msg=name)
+    two = loop.read_history(tmp_path / "two")
+    assert [line["loss"] for line in two] == pytest.approx(found, abs=1.1e-5)
+    weights = [checkpoint.load(tmp_path / out / loop.CHECKPOINT)[0] for out in ("one", "two")]
+    assert weights[0].keys() == weights[1].keys()
+    # All classes, put together from both; the norms' moments; the optimiser's state.
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-6, atol=1e-8, msg=name)
+    assert alone("two") == two  # one process reads what two have written
 
 
 def test_the_agent_runs_what_was_trained(settings, fer2013, some_faces, tmp_path):
@@ -182,8 +193,6 @@ def test_the_agent_runs_what_was_trained(settings, fer2013, some_faces, tmp_path
     with torch.inference_mode():
         own = module.backbone(picture).summary[0].numpy()
     assert look.embedding @ own / np.linalg.norm(own) > 0.999
-    task.finish(job, module, tmp_path / "run", tmp_path / "alone" / "face.onnx", quiet, said.append)
-    assert (tmp_path / "alone" / "face.onnx").read_bytes() == made.face.read_bytes()
 
 
 def test_a_plan_names_the_faces_and_trains_nothing(settings, tmp_path):

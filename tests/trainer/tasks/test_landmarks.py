@@ -57,7 +57,7 @@ def test_the_loss_falls(trained):
 
 @pytest.mark.parametrize("loss", ["l1", "l2"])
 def test_other_losses_fall_too(sets, tmp_path, loss):
-    loop.train(job_of(sets, f"loss={loss}", "steps=40"), tmp_path, quiet)
+    loop.train(job_of(sets, f"loss={loss}", "steps=40"), tmp_path, quiet, stop_after=3)
     history = loop.read_history(tmp_path)
     assert history[-1]["loss"] < history[0]["loss"]
 
@@ -70,10 +70,10 @@ def test_nobody_who_judges_is_trained_on(trained):
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(sets, tmp_path):
-    settings = [*sets, "steps=8", "interval=4", "augment.erase=0.5", "jitter.rotation=20"]
+    settings = [*sets, "steps=9", "interval=3", "augment.erase=0.5", "jitter.rotation=20"]
     loop.train(job_of(settings), tmp_path / "cut", quiet, stop_after=1)
     for out in ("cut", "whole"):
-        loop.train(job_of(settings), tmp_path / out, quiet)
+        loop.train(job_of(settings), tmp_path / out, quiet, stop_after=2)
     cut, whole = (checkpoint.load(tmp_path / out / loop.CHECKPOINT)[0] for out in ("cut", "whole"))
     assert all(torch.equal(tensor, whole[name]) for name, tensor in cut.items())
 

@@ -8,9 +8,8 @@ from onnx import numpy_helper
 
 from engines.norms import read_norms
 from engines.pack import verify
-from trainer.common import checkpoint, loop
+from trainer.common import checkpoint, loop, runtime
 from trainer.common.distributed import World
-from trainer.common.proof import runtime_answers
 from trainer.common.settings import ConfigError, load_settings
 from trainer.quantise import Quantised, bits_for, deployable
 from trainer.tasks import load
@@ -76,7 +75,7 @@ def test_a_recognition_is_fine_tuned_and_its_pack_has_weights_in_powers_of_two(f
     planes = torch.from_numpy(np.ascontiguousarray(chips[..., ::-1].transpose(0, 3, 1, 2))).float()
     with torch.inference_mode():
         ours = torch.nn.functional.normalize(deployable(module.backbone)[0](planes / 127.5 - 1).summary)
-    (theirs,) = runtime_answers(made, ["embedding"], {"chip": chips})
+    (theirs,) = runtime.answers(made, ["embedding"], {"chip": chips})
     assert np.abs(ours.numpy() - theirs).max() < 1e-4
 
     with pytest.raises(checkpoint.CheckpointError, match="name the run that it began with"):

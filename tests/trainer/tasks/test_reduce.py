@@ -14,6 +14,7 @@ from engines.pack import verify
 from trainer.common import loop, plan
 from trainer.common.distributed import World
 from trainer.common.job import TrainingError
+from trainer.common.proof import ExportError
 from trainer.common.settings import ConfigError, load_settings
 from trainer.tasks import load, reduced_pack
 from trainer.tasks.reduce import Reducer
@@ -144,5 +145,5 @@ def test_what_cannot_be_reduced_is_refused(made, trained, of_reduce, tmp_path):
     model = onnx.load(job.teacher.pack.face)
     graph = reduced_pack.reduced_graph(model, module.reducer.first, module.reducer.second)
     other = Reducer(128, 16).eval()
-    with pytest.raises(TrainingError, match="the exported embedding differs by"):
+    with pytest.raises(ExportError, match="the exported embedding differs from PyTorch's by"):
         reduced_pack.prove(graph, model, other)
