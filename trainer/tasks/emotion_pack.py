@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 import onnx
 import torch
-from msgspec import UNSET
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
@@ -18,13 +17,14 @@ from torch.nn import functional
 from calibration.fer2013 import LABELS
 from engines.model import drop_unused
 from engines.onnxruntime_engine import OnnxRuntimeEngine, SessionSettings
-from engines.pack import MANIFEST, FaceModel, Pack, encode_manifest, file_digest, verify
-from engines.sources.storage import locked, new_folder, write_file
+from engines.pack import FaceModel, Pack, file_digest
+from engines.sources.storage import write_file
 from trainer.backbones import Backbone
-from trainer.backbones.export import EMBEDDING, EMOTION, TOLERANCE, face_graph
+from trainer.backbones.export import EMBEDDING, EMOTION, face_graph
 from trainer.backbones.heads import ExpressionHead
 from trainer.backbones.interface import BackboneError
-from trainer.common.proof import runtime_answers
+from trainer.common import packs, proof, runtime
+from trainer.common.proof import ExportError
 from trainer.data.reading import Source
 
 _CHIP = "chip"
@@ -141,22 +141,17 @@ def prove(graph: onnx.ModelProto, base: onnx.ModelProto, expressions: Expression
     """Largest difference of a logit between ``graph`` and PyTorch, on chips of noise.
 
     Raises:
-        BackboneError: it is above ``TOLERANCE``, or an embedding is not that of ``base`` to the bit.
+        ExportError: it is above ``proof.TOLERANCE``, or an embedding is not that of ``base`` to the bit.
     """
     rng = np.random.default_rng(0)
     side = base.graph.input[0].type.tensor_type.shape.dim[1].dim_value
     worst = 0.0
     for count in _BATCHES:
         chips = rng.integers(0, 256, (count, side, side, 3), np.uint8)
-        embedding, logits = runtime_answers(graph, [EMBEDDING, EMOTION], {_CHIP: chips})
-        if not np.array_equal(embedding, runtime_answers(base, [EMBEDDING], {_CHIP: chips})[0]):
-            raise BackboneError("the exported embedding is not the one that it was")
-        difference = float(np.abs(logits - expressions.logits(chips)).max())
-        if not difference <= TOLERANCE:
-            raise BackboneError(
-                f"the exported {EMOTION} differs from PyTorch's by {difference:.2g}; allowed is {TOLERANCE:g}"
-            )
-        worst = max(worst, difference)
+        embedding, before = (runtime.answers(each, [EMBEDDING], {_CHIP: chips})[0] for each in (graph, base))
+        if not np.array_equal(embedding, before):
+            raise ExportError("the exported embedding is not the one that it was")
+        worst = max(worst, proof.prove(graph, {_CHIP: chips}, {EMOTION: expressions.logits(chips)}))
     return worst
 
 
@@ -196,7 +191,7 @@ def write(target: Path, name: str, base: Pack, graph: onnx.ModelProto, *, licenc
         source: what they were trained by and on.
 
     Raises:
-        BackboneError: it cannot be written.
+        ExportError: it cannot be written.
     """
     was = base.manifest.face
 
@@ -211,25 +206,7 @@ def write(target: Path, name: str, base: Pack, graph: onnx.ModelProto, *, licenc
             labels=LABELS,
         )
 
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix == ".onnx":
-            written(target)
-            return
-        with locked(target.with_name(f".{target.name}.lock")), new_folder(target) as folder:
-            for file in (base.detector, base.landmarks):
-                if file is not None:
-                    write_file(folder / file.name, file.read_bytes())
-            face = written(folder / was.file)
-            manifest = msgspec.structs.replace(
-                base.manifest, name=name, recipe="", face=face, adaptation=UNSET
-            )
-            write_file(folder / MANIFEST, encode_manifest(manifest))
-    except OSError as error:
-        raise BackboneError(
-            f"{error.filename or target}: {error.strerror}; make room or rights there, or choose another folder"
-        ) from error
-    verify(target)
+    packs.export(target, name, base, "face", written)
 
 
 def _read_resized(graph: onnx.GraphProto, side: int, needed: int) -> None:

@@ -24,7 +24,8 @@ from trainer.backbones.heads import ExpressionHead
 from trainer.common import loop
 from trainer.common.checkpoint import CheckpointError
 from trainer.common.distributed import World
-from trainer.common.proof import runtime_answers
+from trainer.common.proof import ExportError
+from trainer.common.runtime import answers
 from trainer.common.settings import convert, read_table
 from trainer.tasks import load
 from trainer.tasks.emotion_pack import Expressions, beside, prove, write
@@ -147,7 +148,7 @@ def test_both_networks_can_adapt_each_for_itself(trained):
     whole = FaceNetwork(model)
     with torch.inference_mode():
         found = whole(torch.from_numpy(chips))
-    for name, value in zip(found, runtime_answers(model, list(found), {"chip": chips}), strict=True):
+    for name, value in zip(found, answers(model, list(found), {"chip": chips}), strict=True):
         assert np.abs(found[name].numpy() - value).max() < 1e-4, name
 
 
@@ -229,7 +230,7 @@ def test_a_chip_that_is_smaller_than_the_pictures_is_enlarged(small, expressions
 def test_an_export_that_computes_something_else_is_refused(small, expressions, moved, told):
     joined = beside(small, expressions.graph())
     changed = write_norms(joined, {moved: read_norms(joined)[moved] + np.float32(0.5)})
-    with pytest.raises(BackboneError, match=told):
+    with pytest.raises(ExportError, match=told):
         prove(changed, small, expressions)
 
 
