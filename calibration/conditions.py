@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agent.adaptation.bank import SOURCE, Bank, network_digest
-from agent.adaptation.chip_filter import CHIP_FILTER, adaptable, adapted
+from agent.adaptation.chip_filter import adaptable, adapted
 from agent.adaptation.network import FaceNetwork, FilteredNetwork
 from agent.adaptation.probe import Probe, front_layers
 from agent.adaptation.relative import unit
@@ -75,30 +75,16 @@ def train_condition(
     tell: Progress,
     start: Norms | None = None,
 ) -> Norms:
-    """The norm parameters and the filter for a condition.
-
-    Args:
-        model: the face network.
-        teacher: what it says in good light.
-        kinds: corruptions that make the condition.
-        recipe: how to train.
-        tell: is told how it goes on.
-        start: values that the first part of training does not learn any more, such as those of layers that the network
-            shares with another one that has a bank.
-    """
+    """The norm parameters and the filter for a condition; ``start`` takes the place of the first part of training."""
     torch.set_num_threads(recipe.threads)
     rng = np.random.default_rng(recipe.seed)
     learnt, held = teacher.divide(recipe.held)
-    norms = adaptable(model) | (start or {})
-    if start is None or start.keys() != norms.keys():
+    norms = start
+    if norms is None:
         network = FilteredNetwork(FaceNetwork(model))
-        network.write_norms(norms)
-        network.hold(start or {})
         cost = partial(_cost, recipe=recipe)
         _learn(network, learnt, kinds, recipe, recipe.steps, cost, rng, tell)
-        norms = _part_of_the_way(network, norms, held, kinds, recipe, cost, rng)
-    if not recipe.people_steps:
-        return norms
+        norms = _part_of_the_way(network, adaptable(model), held, kinds, recipe, cost, rng)
     return _tell_apart(model, norms, learnt.of_people(), held.of_people(), kinds, recipe, rng, tell)
 
 
@@ -115,7 +101,9 @@ def _tell_apart(
     """``norms`` with other values for the layers that embeddings depend on, and expressions do not."""
     network = FilteredNetwork(FaceNetwork(model, ("embedding",)))
     network.write_norms(norms)
-    network.hold([CHIP_FILTER, *FaceNetwork(model, ("emotion",)).read_norms()])
+    network.filter.requires_grad_(False)
+    for name in network.network.norms.keys() & FaceNetwork(model, ("emotion",)).norms.keys():
+        network.network.norms[name].requires_grad_(False)
     if not any(each.requires_grad for each in network.parameters()):
         return norms
     cost = partial(_people_cost, recipe=recipe, rng=rng)

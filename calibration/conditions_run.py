@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from agent.adaptation.bank import Bank, encode_bank, read_any_bank
-from agent.adaptation.chip_filter import CHIP_FILTER, adaptable
+from agent.adaptation.bank import Bank, encode_bank, read_bank
+from agent.adaptation.chip_filter import adaptable
 from agent.adaptation.types import Norms
 from agent.config import Config
 from agent.networks import load as load_networks
@@ -60,8 +60,7 @@ def make(
         recipe: how to train.
         out: folder of the run.
         tell: is told how it goes on.
-        start: a bank from whose conditions to go on, for the same network or one with the same layers before its
-            branch; None: from the network as it is.
+        start: a bank for the same network, from whose conditions to go on; None: from the network as it is.
 
     Raises:
         UserError: something is missing or wrong; the message names it and the remedy.
@@ -72,7 +71,7 @@ def make(
         raise ConditionsError(f"--out {out}: {error.strerror}; name a folder that can be made") from error
     _claim(out, recipe, pack, start)
     model = read_model(pack.face)
-    begun = _shared(start, model) if start else {}
+    begun = read_bank(start, model).norms if start else {}
     chips, labels, people = faces(pack, expressions, photographs, pairs, recipe, tell)
     template = np.array(pack.manifest.face.template, np.float32)
     teacher = teach(model, chips, labels, people, template, recipe.threads, tell)
@@ -85,25 +84,6 @@ def make(
     bank = make_bank(model, teacher, norms, recipe, tell)
     (out / BANK).write_bytes(encode_bank(bank))
     return bank
-
-
-def _shared(start: Path, model: onnx.ModelProto) -> dict[str, Norms]:
-    """What a bank has of each condition for layers that this network has, too, and for the filter.
-
-    Raises:
-        UserError: it is no bank, or one of a network without a layer of this one.
-    """
-    sizes = {name: value.shape for name, value in adaptable(model).items()}
-    begun = {
-        condition: {name: value for name, value in norms.items() if sizes.get(name) == value.shape}
-        for condition, norms in read_any_bank(start).norms.items()
-    }
-    strange = [condition for condition, norms in begun.items() if not norms.keys() - {CHIP_FILTER}]
-    if strange:
-        raise ConditionsError(
-            f"--start {start}: the network that it was made for has no layer of this one; name another bank, or none"
-        )
-    return begun
 
 
 def _claim(out: Path, recipe: Recipe, pack: Pack, start: Path | None = None) -> None:

@@ -13,7 +13,7 @@ class Recipe:
         images: most of FER2013's training images.
         faces: most of the photographs.
         steps: of training, for each condition; those that are gone on from need none.
-        people_steps: of training what only people are told apart by; 0 leaves it as it is.
+        people_steps: of training what only people are told apart by.
         batch: faces in a step.
         learning_rate: highest of the one-cycle schedule (Smith and Topin, "Super-Convergence", 2018), relative to the
             mean size of what is learnt: factors of the default pack are 0.004 to 20, and the steps of Adam, which are

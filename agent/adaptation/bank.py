@@ -128,28 +128,12 @@ def read_bank(path: Path, model: onnx.ModelProto) -> Bank:
     Raises:
         BankError: the file is missing, no bank, or a bank for another network.
     """
-    bank = read_any_bank(path)
-    if bank.network != network_digest(read_norms(model)):
-        raise BankError(f"{path}: made for another face network than the pack's; make it anew for this one")
-    expected = {name: value.shape for name, value in adaptable(model).items()}
-    for condition, norms in bank.norms.items():
-        if {name: value.shape for name, value in norms.items()} != expected:
-            raise BankError(f"{path}: the norm parameters of {condition} are not those of the network")
-    return bank
-
-
-def read_any_bank(path: Path) -> Bank:
-    """The bank in a file, for whatever network it was made.
-
-    Raises:
-        BankError: the file is missing, or no bank.
-    """
     try:
         if path.stat().st_size > _LARGEST:
             raise BankError(f"{path}: larger than {_LARGEST >> 20} MiB, no norm bank; fetch the pack again")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        return _assembled(arrays)
+        bank = _assembled(arrays)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise BankError(f"{path}: no norm bank ({error}); fetch the pack again") from error
     except _VersionError as error:
@@ -157,6 +141,13 @@ def read_any_bank(path: Path) -> Bank:
             f"{path}: a norm bank of version {error}, and {VERSION} is needed, which says how strangers are kept out; "
             "make it anew with `cabinsense calibrate conditions`, or fetch the pack again"
         ) from error
+    if bank.network != network_digest(read_norms(model)):
+        raise BankError(f"{path}: made for another face network than the pack's; make it anew for this one")
+    expected = {name: value.shape for name, value in adaptable(model).items()}
+    for condition, norms in bank.norms.items():
+        if {name: value.shape for name, value in norms.items()} != expected:
+            raise BankError(f"{path}: the norm parameters of {condition} are not those of the network")
+    return bank
 
 
 class _VersionError(Exception):

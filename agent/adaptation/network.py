@@ -148,16 +148,6 @@ class FilteredNetwork(nn.Module):
         )
         return found
 
-    def hold(self, names: Iterable[str]) -> None:
-        """Learn no further what has these names, as ``read_norms`` gives them; other layers are passed over."""
-        for name in names:
-            if name == CHIP_FILTER:
-                self.filter.requires_grad_(False)
-                continue
-            layer, _, kind = name.removeprefix(_NORM).rpartition(".")
-            if layer in self.network.norms:
-                getattr(self.network.norms[layer], kind).requires_grad_(False)
-
     @torch.no_grad()
     def restrain(self) -> None:
         """Bring the filter back to one that is alike in all directions and leaves the light as it is.

@@ -23,17 +23,10 @@ def conditions(
     start: Annotated[
         Path | None,
         typer.Option(
-            help="Norm bank to go on from, of this network, or of one with the same layers before another branch: "
-            "what it has is not learnt again. By default from the network as it is."
+            help="Norm bank for the same network to go on from; by default from the network as it is."
         ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training, for each condition.")] = 200,
-    people_steps: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Steps of the second part, for what only people are told apart by; 0: none."
-        ),
-    ] = 80,
     images: Annotated[int, typer.Option(min=16, help="Most images of FER2013.")] = 12_000,
     faces: Annotated[int, typer.Option(min=16, help="Most photographs.")] = 1800,
     threads: Annotated[int, typer.Option(min=1, max=64, help="Threads.")] = 2,
@@ -56,9 +49,7 @@ def conditions(
     from calibration.conditions_run import BANK, make
     from calibration.recipe import Recipe
 
-    recipe = Recipe(
-        seed=seed, threads=threads, images=images, faces=faces, steps=steps, people_steps=people_steps
-    )
+    recipe = Recipe(seed=seed, threads=threads, images=images, faces=faces, steps=steps)
     verified = verify(pack or configuration.load(config).pack_path)
     listed = read_pairs(pairs) if pairs else []
     with measuring.bars() as tell:

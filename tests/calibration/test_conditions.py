@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from agent.adaptation.bank import Bank, encode_bank, read_bank  # noqa: E402
+from agent.adaptation.bank import read_bank  # noqa: E402
 from agent.adaptation.chip_filter import CHIP_FILTER, adaptable, identity  # noqa: E402
 from agent.adaptation.network import FaceNetwork, FilteredNetwork  # noqa: E402
 from agent.adaptation.types import Norms  # noqa: E402
@@ -86,22 +86,6 @@ def test_expressions_stay_to_the_last_bit_while_people_are_learnt_to_be_told_apa
             answers.append(network(torch.from_numpy(teacher.chips[:4])))
     assert torch.equal(answers[0]["emotion"], answers[1]["emotion"])
     assert not torch.equal(answers[0]["embedding"], answers[1]["embedding"])
-
-
-def test_another_branch_learns_over_a_trunk_that_keeps_what_its_bank_says(model, teacher):
-    """Whoever trains a new branch does not teach the trunk its conditions again."""
-    begun = {
-        name: value * np.float32(1.1)
-        for name, value in adaptable(model).items()
-        if not name.startswith("norm.emotion.")
-    } | {CHIP_FILTER: identity()}
-    alone = dataclasses.replace(RECIPE, people_steps=0)
-    found = train_condition(model, teacher, ["sensor_noise"], alone, silent, begun)
-    assert found.keys() == adaptable(model).keys()
-    assert all(np.array_equal(found[name], value) for name, value in begun.items())
-    assert loss_of(model, teacher, ("sensor_noise",), found) < loss_of(
-        model, teacher, ("sensor_noise",), adaptable(model) | begun
-    )
 
 
 def test_where_nothing_is_to_be_learnt_it_stays_at_the_source(model, teacher):
@@ -190,20 +174,6 @@ def test_a_run_goes_on_where_it_was_cut_off(model, pack, fer2013, lfw, tmp_path,
     with pytest.raises(UserError, match=r"from another start"):
         make(pack, fer2013, lfw, [], recipe, tmp_path, silent, tmp_path / BANK)
     assert found.conditions == ("source", "dark", "noise")
-
-
-def test_a_bank_of_a_network_without_a_common_layer_is_no_start(model, pack, tmp_path):
-    bank = Bank(
-        "of another",
-        ("source", "dark"),
-        (),
-        *(np.ones(shape, np.float32) for shape in (1, 1, (1, 2), 2)),
-        {"dark": {"norm.foreign.scale": np.ones(4, np.float32), CHIP_FILTER: identity()}},
-        np.zeros(2, np.float32),
-    )
-    (tmp_path / "bank.npz").write_bytes(encode_bank(bank))
-    with pytest.raises(UserError, match="has no layer of this one; name another bank, or none"):
-        make(pack, tmp_path, tmp_path, [], RECIPE, tmp_path / "out", silent, tmp_path / "bank.npz")
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_the_work(pack, tmp_path):
