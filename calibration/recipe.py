@@ -36,7 +36,7 @@ class Recipe:
     threads: int = 2
     images: int = 12_000
     faces: int = 1800
-    steps: int = 200
+    steps: int = 400
     people_steps: int = 80
     batch: int = 32
     learning_rate: float = 1e-2

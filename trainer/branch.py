@@ -19,10 +19,10 @@ class BranchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The branch's shape."""
 
     stages: tuple[tuple[int, int], ...] = (
-        (64, 1),
         (128, 2),
         (128, 1),
-        (192, 2),
+        (256, 2),
+        (256, 1),
     )  # channels and stride of each block
     attention: bool = True  # squeeze-and-excitation (Hu et al. 2018) at the end of each block
     dropout: float = 0.3  # of the pooled vector

@@ -46,11 +46,18 @@ def render(report: Report, labels: Sequence[str]) -> str:
         ("input", "`features` float32 [N, 64, 17, 17]: the face network's map after its 64-channel blocks"),
         ("output", f"`emotion` float32 [N, 7]: logits of {', '.join(labels)}"),
         ("norm layers", "named Mul and Add with `norm.emotion.LAYER.scale` and `.shift`, float32"),
-        ("other weights", "float16 `NAME.half`, widened by a Cast that makes float32 `NAME`"),
+        (
+            "other weights",
+            "float16 `NAME.half`, widened by a Cast that makes float32 `NAME`; large ones int8 `NAME.whole` and a "
+            "`NAME.step` for each output channel, by DequantizeLinear",
+        ),
         ("parameters", f"{report.parameters:,}"),
         ("multiply-adds a face", f"{report.multiply_adds / 1e6:.1f} million"),
         ("temperature", f"{report.temperature:.3f}, chosen on validation, folded into the last layer"),
-        ("PyTorch against ONNX", f"logits differ by at most {report.difference:.1e} before float16 storage"),
+        (
+            "PyTorch against ONNX",
+            f"logits differ by at most {report.difference:.1e} before the weights are stored so",
+        ),
         ("training data", f"{data}, training split, {report.train_samples:,} {unit}"),
         ("data SHA-256", f"`{report.data_sha256}`"),
         ("trunk SHA-256", f"`{report.trunk_sha256}` (nodes and weights up to `features`)"),

@@ -55,11 +55,11 @@ class EmotionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bfloat16: bool = True  # 2.5 times faster on processors with AVX512-BF16, slower on others
     versions: int = 10  # random variants kept of each training image
     limit: int = 0  # use only so many images of each split, spread over it; 0: all (for trials)
-    epochs: int = 22
+    epochs: int = 36
     batch: int = 128
     learning_rate: float = 2e-3  # peak of AdamW (Loshchilov & Hutter 2019); warm-up, then a cosine to 0
     weight_decay: float = 0.05  # on convolution and linear weights only
-    label_smoothing: float = 0.1  # Szegedy et al. 2016
+    label_smoothing: float = 0.05  # Szegedy et al. 2016
     mixup: float = 0.2  # Beta parameter of mixed feature maps (Verma et al. 2019); 0 turns it off
     map_shift: int = 1  # a feature map is moved by up to so many cells (8 chip pixels each), edges repeated
     map_erase: float = 0.3  # probability that a square of 3 to 7 cells of a feature map is set to zero

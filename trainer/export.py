@@ -1,4 +1,4 @@
-"""The emotion branch as ONNX, weights in half precision, and the proof that it computes what PyTorch does."""
+"""The emotion branch as ONNX, its weights stored in little, and the proof that it computes what PyTorch does."""
 
 import numpy as np
 import onnx
@@ -14,6 +14,8 @@ from trainer.common.proof import TOLERANCE, ExportError
 from trainer.map_sources import Maps
 
 OUTPUT = "emotion"
+_LARGE = 1 << 19  # values of a weight from which eight bits for each are enough: so many average out
+_LEAST_STEP = 1e-12  # of a channel without weights
 
 
 def branch_graph(branch: EmotionBranch, temperature: float = 1.0) -> onnx.ModelProto:
@@ -40,34 +42,40 @@ def branch_graph(branch: EmotionBranch, temperature: float = 1.0) -> onnx.ModelP
     )
 
 
-def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose weights are stored in float16 and widened by a Cast when it is loaded; half the size.
+def with_small_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose weights are stored in less than float32, and widened when it is loaded.
 
-    An initializer ``NAME`` becomes ``NAME.half`` and a Cast node, also called ``NAME``, that makes float32
-    ``NAME`` of it. Norm parameters stay float32 initializers. Who joins the branch to a network may replace
-    each Cast by the widened initializer; the result is the same.
+    An initializer ``NAME`` becomes ``NAME.half``, float16, and a Cast node, also called ``NAME``, that makes float32
+    ``NAME`` of it; one of ``_LARGE`` values or more becomes ``NAME.whole``, int8, and ``NAME.step``, float32 for each
+    output channel, and a DequantizeLinear node. Norm parameters stay float32 initializers. Who joins the branch to a
+    network may replace each of these nodes by what it makes; the result is the same.
     """
-    half = onnx.ModelProto()
-    half.CopyFrom(model)
-    initializers, casts = [], []
-    for tensor in half.graph.initializer:
-        value = numpy_helper.to_array(tensor)
-        if tensor.name.startswith("norm.") or value.dtype != np.float32:
+    small = onnx.ModelProto()
+    small.CopyFrom(model)
+    initializers, nodes = [], []
+    for tensor in small.graph.initializer:
+        value, name = numpy_helper.to_array(tensor), tensor.name
+        if name.startswith("norm.") or value.dtype != np.float32:
             initializers.append(tensor)
-            continue
-        stored = value.astype(np.float16)
-        if not np.isfinite(stored).all():
-            raise ExportError(f"{tensor.name} has values too large for float16")
-        name = f"{tensor.name}.half"
-        initializers.append(numpy_helper.from_array(stored, name))
-        casts.append(helper.make_node("Cast", [name], [tensor.name], name=tensor.name, to=TensorProto.FLOAT))
-    nodes = [*casts, *half.graph.node]
-    del half.graph.initializer[:]
-    del half.graph.node[:]
-    half.graph.initializer.extend(initializers)
-    half.graph.node.extend(nodes)
-    onnx.checker.check_model(half, full_check=True)
-    return half
+        elif value.size >= _LARGE:
+            step = np.maximum(np.abs(value).reshape(len(value), -1).max(axis=1) / 127, _LEAST_STEP)
+            whole = np.round(value / step.reshape(-1, *[1] * (value.ndim - 1))).astype(np.int8)
+            stored = {f"{name}.whole": whole, f"{name}.step": step.astype(np.float32)}
+            initializers += [numpy_helper.from_array(each, key) for key, each in stored.items()]
+            nodes.append(helper.make_node("DequantizeLinear", [*stored], [name], name=name, axis=0))
+        else:
+            half = value.astype(np.float16)
+            if not np.isfinite(half).all():
+                raise ExportError(f"{name} has values too large for float16")
+            initializers.append(numpy_helper.from_array(half, f"{name}.half"))
+            nodes.append(helper.make_node("Cast", [f"{name}.half"], [name], name=name, to=TensorProto.FLOAT))
+    nodes += small.graph.node
+    del small.graph.initializer[:]
+    del small.graph.node[:]
+    small.graph.initializer.extend(initializers)
+    small.graph.node.extend(nodes)
+    onnx.checker.check_model(small, full_check=True)
+    return small
 
 
 def onnx_logits(model: onnx.ModelProto, features: Maps, batch: int = 256) -> NDArray[np.float32]:

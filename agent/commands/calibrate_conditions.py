@@ -26,7 +26,7 @@ def conditions(
             help="Norm bank for the same network to go on from; by default from the network as it is."
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training, for each condition.")] = 200,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training, for each condition.")] = 400,
     images: Annotated[int, typer.Option(min=16, help="Most images of FER2013.")] = 12_000,
     faces: Annotated[int, typer.Option(min=16, help="Most photographs.")] = 1800,
     threads: Annotated[int, typer.Option(min=1, max=64, help="Threads.")] = 2,

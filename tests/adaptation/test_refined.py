@@ -97,9 +97,10 @@ def test_with_the_losses_by_default_one_face_for_long_leads_nowhere(begin, faces
     drive = begin()
     drive.through(faces[:1], 60, "sensor_noise", 4)
     drifts = [each.figures["drift"] for each in drive.decisions if "drift" in each.figures]
-    assert len(drifts) > 2
+    assert drifts
     assert 0 < max(drifts) < GradientSettings().drift
-    assert {each.reason for each in drive.decisions if not each.accepted} <= {"too_few"}
+    # The guard may refuse a step that would answer this face otherwise; then nothing is learnt from it for a while.
+    assert {each.reason for each in drive.decisions if not each.accepted} <= {"too_few", "changed"}
     assert not [reason for reason in reasons(drive) if reason.startswith("rollback")]
 
 

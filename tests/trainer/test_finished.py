@@ -54,7 +54,8 @@ def test_targets_are_the_teachers_mean_answer_and_the_label(two_runs):
         for maps in data.train:
             logits = logits_of(branch, maps, config) / np.float32(temperature)
             expected += np.exp(log_softmax(logits)) / 4  # two teachers, two variants of each image
-    smoothed = np.eye(7)[data.train_labels] * 0.9 + 0.1 / 7
+    share = config.label_smoothing
+    smoothed = np.eye(7)[data.train_labels] * (1 - share) + share / 7
     expected = 0.75 * expected + 0.25 * smoothed
     found = torch.cat([targets for _, targets in batches(config, data, 0)])
     order = np.random.default_rng((config.seed, 0)).permutation(160)

@@ -18,7 +18,7 @@ from trainer.common.distributed import World
 from trainer.common.job import Advance, Say, Task, TrainingError
 from trainer.config import EmotionConfig
 from trainer.emotion import Data, EmotionJob, frame_branch, logits_of, open_source, read_data
-from trainer.export import branch_graph, onnx_logits, verify, with_half_weights
+from trainer.export import branch_graph, onnx_logits, verify, with_small_weights
 from trainer.map_sources import Frames, Labels, Maps
 from trainer.metrics import Metrics, best_temperature, log_softmax, measure
 from trainer.tasks import emotion_network
@@ -76,7 +76,7 @@ def export_branch(data: Data, branch: EmotionBranch, path: Path) -> card.Report:
     difference = verify(
         exact, branch, temperature, frames[:: max(1, len(frames) // _VERIFIED_MAPS)].astype(np.float32)
     )
-    stored = with_half_weights(exact).SerializeToString()
+    stored = with_small_weights(exact).SerializeToString()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(stored)
     model = onnx.load_model_from_string(path.read_bytes())
